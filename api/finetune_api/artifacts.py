@@ -1,0 +1,210 @@
+"""S3 addresses, what lies where under an output folder, and the documents that are written there.
+
+Only this module knows these paths. It opens no connection.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.spec import S3_URI_PATTERN, Model
+from finetune_api.status import DataStatus, Metric, Resolved
+
+MANIFEST = "manifest.json"
+PREPARED = "prepared.json"
+REPORT = "report.json"
+EVALUATION = "evaluation.json"
+METRICS_TABLE = "metrics.csv"
+MODEL_CARD = "README.md"
+CURRENT = "current.json"
+SPLITS = ("train", "validation", "test")
+
+_UNSAFE_SEGMENT = re.compile(r"(^|/)\.{1,2}(/|$)|//|\\|\x00|^/")
+
+
+def is_safe_key(key: str) -> bool:
+    """Tell whether a key stays below its folder: relative, no empty or dot segments, no backslash, no NUL."""
+    return bool(key) and not _UNSAFE_SEGMENT.search(key)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """A bucket and a key; the key may be empty, a folder ends with `/`."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
+
+    def join(self, *segments: str) -> "S3Address":
+        """Return the address of something below this folder.
+
+        Raises:
+            ValueError: a segment would leave the folder.
+        """
+        relative = "/".join(segments)
+        if not is_safe_key(relative.removesuffix("/")):
+            raise ValueError(f"key {relative!r} must stay below {self}; use names without empty, . and .. segments")
+        prefix = f"{self.key.rstrip('/')}/" if self.key.strip("/") else ""
+        return S3Address(self.bucket, prefix + relative)
+
+
+def parse_s3_uri(uri: str) -> S3Address:
+    """Split `s3://bucket/key`.
+
+    Raises:
+        ValueError: the text is not such an address, or its key has `.`, `..` or empty segments.
+    """
+    if not re.match(S3_URI_PATTERN, uri):
+        raise ValueError(f"address ({uri}) must have the form s3://bucket/key")
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if key and not is_safe_key(key.removesuffix("/")):
+        raise ValueError(f"address ({uri}) must not contain the path segments . and ..")
+    return S3Address(bucket, key)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """Where one run's files lie below `spec.output.uri`."""
+
+    output: S3Address
+    uid: str
+
+    @property
+    def current(self) -> S3Address:
+        """The published run; replaced last, only by a run that succeeded."""
+        return self.output.join(CURRENT)
+
+    @property
+    def run(self) -> S3Address:
+        return self.output.join("runs", self.uid)
+
+    @property
+    def manifest(self) -> S3Address:
+        """Written last, with If-None-Match; a run has succeeded exactly when this exists and verifies."""
+        return self.run.join(MANIFEST)
+
+    def prepared(self, attempt: int) -> S3Address:
+        return self.run.join("prepared", str(attempt))
+
+    def attempt(self, attempt: int) -> S3Address:
+        return self.run.join("attempts", str(attempt))
+
+    def model(self, attempt: int) -> S3Address:
+        return self.attempt(attempt).join("model")
+
+    def probe(self, attempt: int) -> S3Address:
+        """A small object the prepare stage writes, reads back and deletes."""
+        return self.run.join(f"probe-{attempt}")
+
+
+def build_run_layout(output_uri: str, uid: str) -> RunLayout:
+    """Lay out a run below its output address.
+
+    Raises:
+        ValueError: the output address isn't valid.
+    """
+    return RunLayout(parse_s3_uri(output_uri), uid)
+
+
+class FileEntry(Model):
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """path relative to the folder the manifest describes."""
+    size: Annotated[int, Field(ge=0)]
+    """size in bytes."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """sha256 of the content."""
+
+
+class InputEntry(Model):
+    uri: str
+    """uri as the spec names it."""
+    digest: str
+    """digest of the files read: `sha256:` over their paths, sizes and sha256."""
+    files: Annotated[int, Field(ge=0)]
+    """files read."""
+    size: Annotated[int, Field(ge=0)]
+    """size in bytes."""
+
+
+class RunManifest(Model):
+    """runs/<uid>/manifest.json: every file of the published attempt and all inputs, written last."""
+
+    version: Literal[1] = 1
+    """version of this format."""
+    namespace: str
+    """namespace of the FineTuneJob."""
+    name: str
+    """name of the FineTuneJob."""
+    uid: str
+    """uid of the FineTuneJob."""
+    attempt: int
+    """attempt that published."""
+    writer: str
+    """writer: host name of the pod."""
+    run_digest: str
+    """runDigest of all inputs."""
+    files: list[FileEntry]
+    """files of the attempt, relative to the run's folder."""
+    inputs: list[InputEntry]
+    """inputs that were read."""
+    metrics: dict[str, list[Metric]]
+    """metrics of base and tuned model."""
+    resolved: Resolved = {}
+    """resolved automatic choices."""
+    versions: dict[str, str]
+    """versions of the libraries and the trainer image."""
+    outcome: Literal["Completed", "EarlyStopped"] = "Completed"
+    """outcome of the training."""
+
+
+class PreparedManifest(Model):
+    """prepared/<attempt>/prepared.json: what the prepare stage made, written last."""
+
+    version: Literal[1] = 1
+    """version of this format."""
+    uid: str
+    """uid of the FineTuneJob."""
+    attempt: int
+    """attempt of the prepare stage."""
+    run_digest: str
+    """runDigest of all inputs."""
+    files: list[FileEntry]
+    """files in this folder."""
+    inputs: list[InputEntry]
+    """inputs that were read, the base model first."""
+    data: DataStatus
+    """data as it was read."""
+    labels: list[str] = []
+    """labels in the order of their ids; for labelled tasks."""
+    resolved: Resolved = {}
+    """resolved automatic choices."""
+    warnings: list[str] = []
+    """warnings that did not stop the stage."""
+
+
+class CurrentRun(Model):
+    """current.json: the published run."""
+
+    version: Literal[1] = 1
+    """version of this format."""
+    uid: str
+    """uid of the FineTuneJob."""
+    name: str
+    """name of the FineTuneJob."""
+    model_uri: str
+    """modelURI of the tuned model."""
+    manifest_uri: str
+    """manifestURI of the run's manifest."""
+    manifest_sha256: str
+    """manifestSHA256 of that manifest."""
+
+
+def compute_digest(entries: list[FileEntry]) -> str:
+    """Digest a folder: sha256 over `<sha256>  <path>` lines in path order, as `sha256sum` would list them."""
+    lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in sorted(entries, key=lambda item: item.path))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,385 @@
+"""What a user writes: FineTuneJobSpec and its parts, with unit, default and range of every field.
+
+The docstring below a field is its description in the CRD (`kubectl explain`). Rules across fields stand in
+`finetune_api.validation`, not here. Python names are snake_case, the serialized ones camelCase.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from finetune_api.quantities import DecimalString, FractionString, PositiveDecimalString, Quantity
+
+S3_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00]+)*/?$"
+MODEL_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00]+)*/?|hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?)$"
+SHA256_PATTERN = r"^([0-9a-f]{64})?$"
+LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+OPTIONAL_NAME_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+ENDPOINT_PATTERN = r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$"
+COLUMN_PATTERN = r"^[^\x00-\x1f]+$"
+ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+SAFE_PATH_RULE = {
+    "rule": r"!self.matches('(^|/)[.]{1,2}(/|$)')",
+    "message": "must not contain the path segments . and ..",
+    "reason": "FieldValueInvalid",
+}
+
+S3Uri = Annotated[
+    str,
+    Field(pattern=S3_URI_PATTERN, max_length=1024, json_schema_extra={"x-kubernetes-validations": [SAFE_PATH_RULE]}),
+]
+Name = Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN, max_length=253)]
+Text = Annotated[str, StringConstraints(max_length=4096)]
+
+
+_INITIALISMS = {"sha256", "uid", "uri", "url"}
+
+
+def build_field_name(python_name: str) -> str:
+    """Write `job_uid` as `jobUID`: camelCase with initialisms in capitals, as the Kubernetes API conventions have it."""
+    first, *rest = python_name.split("_")
+    return first + "".join(word.upper() if word in _INITIALISMS else word.capitalize() for word in rest)
+
+
+class Model(BaseModel):
+    """Base of every object of the API: strict about unknown fields, camelCase outside, frozen."""
+
+    model_config = ConfigDict(
+        alias_generator=build_field_name,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Task(StrEnum):
+    SEQUENCE_CLASSIFICATION = "SequenceClassification"
+    TOKEN_CLASSIFICATION = "TokenClassification"
+    CAUSAL_LM = "CausalLM"
+    INSTRUCTION_TUNING = "InstructionTuning"
+    SEQ2SEQ_LM = "Seq2SeqLM"
+    QUESTION_ANSWERING = "QuestionAnswering"
+    PREFERENCE = "Preference"
+    REINFORCEMENT = "Reinforcement"
+
+
+class MethodKind(StrEnum):
+    FULL = "Full"
+    LORA = "LoRA"
+    HEAD_ONLY = "HeadOnly"
+
+
+class Quantization(StrEnum):
+    NONE = "None"
+    INT8 = "Int8"
+    NF4 = "NF4"
+
+
+class LoraVariant(StrEnum):
+    STANDARD = "Standard"
+    RS_LORA = "RSLoRA"
+    DORA = "DoRA"
+
+
+class PreferenceLoss(StrEnum):
+    DPO = "DPO"
+    ORPO = "ORPO"
+    KTO = "KTO"
+
+
+class Scheduler(StrEnum):
+    LINEAR = "linear"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+
+
+class Precision(StrEnum):
+    AUTO = "Auto"
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+
+
+class EvaluationInterval(StrEnum):
+    EPOCH = "Epoch"
+    STEPS = "Steps"
+    END = "End"
+
+
+class AddressingStyle(StrEnum):
+    PATH = "path"
+    VIRTUAL = "virtual"
+
+
+class ModelSource(Model):
+    uri: Annotated[
+        str,
+        Field(
+            pattern=MODEL_URI_PATTERN, max_length=1024, json_schema_extra={"x-kubernetes-validations": [SAFE_PATH_RULE]}
+        ),
+    ]
+    """uri of the base model: `s3://bucket/folder/` holding a Hugging Face model of safetensors, or one `.gguf` file."""
+    sha256: Annotated[str, Field(pattern=SHA256_PATTERN, max_length=64)] = ""
+    """sha256 of the one file, or of the folder's list of digests; verified before use. Empty: not pinned."""
+
+
+class DataFile(Model):
+    uri: S3Uri
+    """uri of a file, a folder or a glob; .jsonl .json .csv .tsv .parquet .txt, each also .gz or .zst."""
+
+
+class Dataset(Model):
+    name: Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
+    """name of the data set within the job."""
+    train: DataFile
+    """train is what the model learns from."""
+    validation: DataFile | None = None
+    """validation chooses the checkpoint. Absent: split from train by spec.split."""
+    test: DataFile | None = None
+    """test is never seen in training or model selection. Absent: split from train if spec.split.test is above 0."""
+    columns: dict[
+        Annotated[str, Field(max_length=32)],
+        Annotated[str, Field(min_length=1, max_length=256, pattern=COLUMN_PATTERN)],
+    ] = Field(default={}, max_length=16)
+    """columns maps a role of the task (text, label, prompt …) to a column. Empty: roles are detected from the names."""
+    instruction: Text = ""
+    """instruction is a template put around each sample. Empty: none."""
+    weight: PositiveDecimalString = "1"
+    """weight of this data set in a mixture."""
+
+
+class Split(Model):
+    validation: FractionString = "0.1"
+    """validation is the share of train held out where no validation file is given."""
+    test: FractionString = "0"
+    """test is the share of train held out where no test file is given."""
+    stratify: bool = True
+    """stratify keeps the share of each label in every part; for labelled tasks."""
+
+
+class Lora(Model):
+    rank: Annotated[int, Field(gt=0, le=512)] = 8
+    """rank of the update matrices."""
+    alpha: Annotated[int, Field(gt=0, le=4096)] = 16
+    """alpha scales the update by alpha / rank."""
+    dropout: FractionString = "0.05"
+    """dropout before the update matrices, in training only."""
+    target_modules: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]],
+        Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ["all-linear"]
+    """targetModules are names of linear layers, or `all-linear`: every linear layer but the head."""
+    variant: LoraVariant = LoraVariant.STANDARD
+    """variant of the method: Standard, RSLoRA (scaled by the root of the rank) or DoRA (magnitude apart)."""
+
+
+class Method(Model):
+    kind: MethodKind = MethodKind.LORA
+    """kind of fine-tuning: Full (every weight), LoRA (small update matrices) or HeadOnly (the task's head)."""
+    quantization: Quantization = Quantization.NONE
+    """quantization of the frozen base: None, Int8 or NF4; with LoRA only."""
+    lora: Lora = Field(default=Lora())
+    """lora holds the settings of kind LoRA."""
+    preference: PreferenceLoss | None = None
+    """preference is the loss of task Preference."""
+
+
+class EarlyStopping(Model):
+    patience: Annotated[int, Field(ge=1, le=100)] = 2
+    """patience is the number of evaluations without improvement after which training ends, as a success."""
+    min_delta: DecimalString = "0.0"
+    """minDelta is the least change that counts as an improvement."""
+
+
+class Training(Model):
+    epochs: PositiveDecimalString | None = None
+    """epochs over the training rows, at most 50. Neither epochs nor maxSteps: chosen from the number of rows."""
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """maxSteps is the number of optimizer steps; instead of epochs."""
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 16
+    """batchSize is the number of samples per optimizer step over all GPUs; split into micro-batches by itself."""
+    learning_rate: PositiveDecimalString | None = None
+    """learningRate at its highest. Absent: chosen by the method and shown in status.resolved."""
+    scheduler: Scheduler = Scheduler.LINEAR
+    """scheduler of the learning rate, by its transformers name."""
+    warmup_fraction: FractionString = "0.03"
+    """warmupFraction is the share of steps in which the learning rate rises from 0."""
+    weight_decay: FractionString = "0.01"
+    """weightDecay of AdamW."""
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 256
+    """maxLength of a sample in tokens; longer ones are cut and counted."""
+    packing: bool = False
+    """packing puts several samples into one row."""
+    precision: Precision = Precision.AUTO
+    """precision of the weights in training. Auto: BFloat16 on GPUs that have it, else Float32."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 13
+    """seed of split, order, dropout and new weights: the same inputs and seed give the same run."""
+    early_stopping: EarlyStopping | None = None
+    """earlyStopping ends training when the best metric stops improving. Absent: never."""
+
+
+class Evaluation(Model):
+    every: EvaluationInterval = EvaluationInterval.EPOCH
+    """every says when the validation rows are evaluated: Epoch, Steps (everySteps) or End."""
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """everySteps is the number of optimizer steps between evaluations; with every: Steps only."""
+    best_metric: Annotated[str, Field(max_length=64, pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
+    """bestMetric decides which checkpoint is kept; its direction is known. Empty: the task's own."""
+    compare_with_base: bool = True
+    """compareWithBase evaluates the base model on the same rows as the tuned one."""
+
+
+class Output(Model):
+    uri: S3Uri
+    """uri of the folder the run writes below."""
+    merge: bool = False
+    """merge folds the adapter into the base model and publishes a full model."""
+
+
+class Storage(Model):
+    secret_name: Name = ""
+    """secretName of a Secret in the job's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally
+    AWS_SESSION_TOKEN. Empty: the pod's own identity."""
+    endpoint_url: Annotated[str, Field(pattern=ENDPOINT_PATTERN, max_length=512)] = ""
+    """endpointURL of an S3-compatible store. Empty: AWS."""
+    region: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]*$")] = "us-east-1"
+    """region that requests are signed for."""
+    addressing_style: AddressingStyle = AddressingStyle.VIRTUAL
+    """addressingStyle: `virtual` puts the bucket into the host name, `path` into the path."""
+
+
+class Resources(Model):
+    gpus: Annotated[int, Field(ge=0, le=16)] = 1
+    """gpus per node. 0 trains on the CPU."""
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """nodes the training runs on."""
+    cpu: Quantity = "4"
+    """cpu cores of the train pod, as a Kubernetes quantity."""
+    memory: Quantity = "16Gi"
+    """memory of the train pod, as a Kubernetes quantity."""
+    scratch: Quantity = "50Gi"
+    """scratch is the local disk for model, data and checkpoints."""
+    gpu_resource: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")] = "nvidia.com/gpu"
+    """gpuResource is the extended resource that counts GPUs."""
+
+
+class Toleration(Model):
+    key: Annotated[str, Field(max_length=317)] = ""
+    """key of the taint; empty with operator Exists matches every taint."""
+    operator: Annotated[str, Field(max_length=16, pattern=r"^(Exists|Equal)$")] = "Equal"
+    """operator: Exists or Equal."""
+    value: Annotated[str, Field(max_length=63)] = ""
+    """value of the taint; with operator Equal."""
+    effect: Annotated[str, Field(max_length=32, pattern=r"^(|NoSchedule|PreferNoSchedule|NoExecute)$")] = ""
+    """effect of the taint; empty matches every effect."""
+
+
+class Placement(Model):
+    node_selector: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] = Field(
+        default={}, max_length=32
+    )
+    """nodeSelector: labels a node must carry."""
+    tolerations: list[Toleration] = Field(
+        default=[], max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}
+    )
+    """tolerations of node taints."""
+    priority_class_name: Name = ""
+    """priorityClassName of the pods."""
+    queue_name: Name = ""
+    """queueName of a Kueue LocalQueue in the job's namespace."""
+    runtime_class_name: Name = ""
+    """runtimeClassName of the pods."""
+    service_account_name: Name = ""
+    """serviceAccountName of the pods, for cloud identities. No token of it is mounted."""
+
+
+class EnvVar(Model):
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=ENV_NAME_PATTERN)]
+    """name of the variable; names that look like secrets are refused."""
+    value: Text = ""
+    """value as plain text, readable by everybody who may read the job."""
+
+
+class LocalObjectReference(Model):
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=OPTIONAL_NAME_PATTERN)]
+    """name of a Secret in the job's namespace."""
+
+
+class Trainer(Model):
+    image: Annotated[str, Field(max_length=512, pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/@-]*)?$")] = ""
+    """image of the trainer, from the operator's allow-list. Empty: the operator's default."""
+    image_pull_secrets: list[LocalObjectReference] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    """imagePullSecrets for the trainer image."""
+    env: list[EnvVar] = Field(
+        default=[],
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    """env adds plain variables to the trainer."""
+
+
+class Checkpoint(Model):
+    every_seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
+    """everySeconds between checkpoints."""
+    keep: Annotated[int, Field(ge=1, le=20)] = 2
+    """keep the newest checkpoints, and the best."""
+
+
+class RunPolicy(Model):
+    suspend: bool = False
+    """suspend stops the pods; set it back to go on. Mutable."""
+    backoff_limit: Annotated[int, Field(ge=0, le=20)] = 3
+    """backoffLimit is the number of counted failures that are retried."""
+    active_deadline_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 86_400
+    """activeDeadlineSeconds of running time over all attempts. Mutable upward."""
+    pending_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
+    """pendingDeadlineSeconds without a running pod, after which the run has failed."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
+    """ttlSecondsAfterFinished removes the child Jobs after the end, never the FineTuneJob. Mutable."""
+    checkpoint: Checkpoint | None = None
+    """checkpoint says how often the run is saved to S3. Absent: it is not."""
+
+
+class FineTuneJobSpec(Model):
+    """What to fine-tune, on what, how, and where the result goes."""
+
+    task: Task
+    """task decides data roles, head, loss and metrics."""
+    model: ModelSource
+    """model is the base model."""
+    data: Annotated[
+        list[Dataset],
+        Field(
+            min_length=1,
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """data to train and evaluate on."""
+    split: Split = Field(default=Split())
+    """split of train where no validation or test file is given."""
+    method: Method = Field(default=Method())
+    """method of fine-tuning."""
+    training: Training = Field(default=Training())
+    """training holds the hyper-parameters."""
+    evaluation: Evaluation = Field(default=Evaluation())
+    """evaluation during and after training."""
+    output: Output
+    """output says where the result goes."""
+    storage: Storage = Field(default=Storage())
+    """storage says how s3:// is reached."""
+    resources: Resources = Field(default=Resources())
+    """resources of the train pod."""
+    placement: Placement = Field(default=Placement())
+    """placement of the pods."""
+    trainer: Trainer = Field(default=Trainer())
+    """trainer image and environment."""
+    run_policy: RunPolicy = Field(default=RunPolicy())
+    """runPolicy: retries, deadlines, suspension and clean-up."""
