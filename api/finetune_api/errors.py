@@ -1,4 +1,4 @@
-"""The exception tree. Each class knows the failure reason and the exit code it ends a run with, and whether a retry helps.
+"""The exception tree. Each class knows the reason and the exit code it ends a run with, and whether a retry helps.
 
     FineTuneError
      ├── ConfigError          78  the spec or the pod's configuration can't work

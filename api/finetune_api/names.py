@@ -1,7 +1,7 @@
 """Names of the child objects: always valid, at most 63 characters, never two alike.
 
-A child's name is a pure function of the FineTuneJob's name and UID, the stage and the attempt, so that "create if absent"
-is all the locking the operator needs.
+A child's name is a pure function of the FineTuneJob's name and UID, the stage and the attempt, so that "create if
+absent" is all the locking the operator needs.
 """
 
 import hashlib

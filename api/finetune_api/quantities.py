@@ -5,7 +5,7 @@ kubectl), so every decimal number of the API is a string with a pattern.
 """
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -31,7 +31,7 @@ _SUFFIX_FACTORS = {
 """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
 
 
-def _text_from_integer(value: Any) -> Any:
+def _text_from_integer(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -37,7 +37,7 @@ _INITIALISMS = {"sha256", "uid", "uri", "url"}
 
 
 def build_field_name(python_name: str) -> str:
-    """Write `job_uid` as `jobUID`: camelCase with initialisms in capitals, as the Kubernetes API conventions have it."""
+    """Write `job_uid` as `jobUID`: camelCase, initialisms in capitals, as the Kubernetes API conventions have it."""
     first, *rest = python_name.split("_")
     return first + "".join(word.upper() if word in _INITIALISMS else word.capitalize() for word in rest)
 
@@ -57,7 +57,7 @@ class Model(BaseModel):
 
 class Task(StrEnum):
     SEQUENCE_CLASSIFICATION = "SequenceClassification"
-    TOKEN_CLASSIFICATION = "TokenClassification"
+    TOKEN_CLASSIFICATION = "TokenClassification"  # noqa: S105 - a task
     CAUSAL_LM = "CausalLM"
     INSTRUCTION_TUNING = "InstructionTuning"
     SEQ2SEQ_LM = "Seq2SeqLM"

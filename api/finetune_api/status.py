@@ -242,7 +242,7 @@ Resolved = Annotated[
 
 
 class FineTuneJobStatus(Model):
-    observed_generation: int = -1
+    observed_generation: Annotated[int, Field(ge=-1)] = -1
     """observedGeneration of the spec; -1 before the first visit."""
     phase: Phase | None = None
     """phase for display, derived from the conditions."""

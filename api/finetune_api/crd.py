@@ -1,0 +1,198 @@
+"""Renders the CustomResourceDefinition from the pydantic models: `build_crd()` returns it, `make crd` writes it.
+
+Kubernetes wants a structural schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/
+custom-resource-definitions/#specifying-a-structural-schema): no references, no null types, no `additionalProperties`
+beside `properties`. What pydantic writes is brought into that form here. Pure: the same models give the same CRD.
+"""
+
+from typing import Any
+
+from finetune_api import group, names, rules, validation
+from finetune_api.spec import FineTuneJobSpec, Model
+from finetune_api.status import FineTuneJobStatus
+
+Schema = dict[str, Any]
+
+_PRINTER_COLUMNS = (
+    ("Phase", "string", ".status.phase", 0),
+    ("Task", "string", ".spec.task", 0),
+    ("Method", "string", ".spec.method.kind", 0),
+    ("Progress", "integer", ".status.progress.percent", 0),
+    ("Attempts", "integer", ".status.attemptCount", 0),
+    ("Model", "string", ".spec.model.uri", 1),
+    ("Queue", "string", ".spec.placement.queueName", 1),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
+    ("Metric", "string", ".status.metrics.tuned[0].value", 1),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+)
+_COPIED_KEYS = (
+    "type",
+    "enum",
+    "pattern",
+    "format",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "maxProperties",
+    "minimum",
+    "maximum",
+    "required",
+    "description",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-validations",
+)
+
+
+def build_crd() -> Schema:
+    """Build the whole CustomResourceDefinition."""
+    columns = [
+        {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
+        for name, kind, path, priority in _PRINTER_COLUMNS
+    ]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{group.PLURAL}.{group.GROUP}"},
+        "spec": {
+            "group": group.GROUP,
+            "names": {
+                "kind": group.KIND,
+                "listKind": f"{group.KIND}List",
+                "plural": group.PLURAL,
+                "singular": group.SINGULAR,
+                "shortNames": [group.SHORT_NAME],
+                "categories": list(group.CATEGORIES),
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": group.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": columns,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": build_schema()},
+                }
+            ],
+        },
+    }
+
+
+def build_schema() -> Schema:
+    """Build the structural schema of a FineTuneJob, with defaults and CEL rules."""
+    spec = _build_object_schema(FineTuneJobSpec)
+    spec["x-kubernetes-validations"] = _build_spec_rules()
+    spec["properties"]["runPolicy"]["x-kubernetes-validations"] = _build_run_policy_rules()
+    status = _build_object_schema(FineTuneJobStatus)
+    _drop_defaults(status)
+    status["default"] = {"observedGeneration": -1}
+    status["x-kubernetes-validations"] = [
+        {
+            "rule": "!has(oldSelf.phase) || !(oldSelf.phase in ['Succeeded', 'Failed']) "
+            "|| (has(self.phase) && self.phase == oldSelf.phase)",
+            "message": "must stay as it is: a finished run never changes its phase",
+            "reason": "FieldValueForbidden",
+            "fieldPath": ".phase",
+        }
+    ]
+    return {
+        "type": "object",
+        "description": "A FineTuneJob fine-tunes one language model once.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+        "x-kubernetes-validations": [
+            {
+                "rule": f"size(self.metadata.name) <= {names.MAX_JOB_NAME_LENGTH} "
+                f"&& self.metadata.name.matches('{validation.NAME_PATTERN}')",
+                "message": f"must have at most {names.MAX_JOB_NAME_LENGTH} characters: lower-case letters, "
+                "digits and -, beginning with a letter and ending with a letter or digit",
+                "reason": "FieldValueInvalid",
+                "fieldPath": ".metadata.name",
+            }
+        ],
+    }
+
+
+def _build_spec_rules() -> list[Schema]:
+    across = [
+        {"rule": rule.cel, "message": rule.message, "reason": rule.reason, "fieldPath": f".{rule.path}"}
+        for rule in rules.RULES
+    ]
+    immutable = [_build_immutability_rule(field) for field in rules.IMMUTABLE_FIELDS]
+    return across + immutable
+
+
+def _build_run_policy_rules() -> list[Schema]:
+    upward = {
+        "rule": "self.activeDeadlineSeconds >= oldSelf.activeDeadlineSeconds",
+        "message": "must not be lowered: it can only be raised while the job exists",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".activeDeadlineSeconds",
+    }
+    return [upward, *(_build_immutability_rule(field) for field in rules.IMMUTABLE_RUN_POLICY_FIELDS)]
+
+
+def _build_immutability_rule(field: str) -> Schema:
+    return {
+        "rule": f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        "message": "must not change: it defines the run; create a new FineTuneJob instead",
+        "reason": "FieldValueForbidden",
+        "fieldPath": f".{field}",
+    }
+
+
+def _build_object_schema(model: type[Model]) -> Schema:
+    schema = model.model_json_schema()
+    return _convert(schema, schema.get("$defs", {}))
+
+
+def _convert(node: Schema, definitions: Schema) -> Schema:
+    """Turn one node of pydantic's JSON schema into a structural one; null alternatives and titles fall away."""
+    node = _resolve(node, definitions)
+    result: Schema = {key: node[key] for key in _COPIED_KEYS if key in node}
+    if "description" in result:
+        result["description"] = " ".join(result["description"].split())
+    if "exclusiveMinimum" in node:
+        result |= {"minimum": node["exclusiveMinimum"], "exclusiveMinimum": True}
+    if node.get("x-kubernetes-int-or-string"):
+        result["anyOf"] = node["anyOf"]
+    if "properties" in node:
+        result["properties"] = {key: _convert(value, definitions) for key, value in node["properties"].items()}
+    elif isinstance(node.get("additionalProperties"), dict):
+        result["additionalProperties"] = _convert(node["additionalProperties"], definitions)
+    if "items" in node:
+        result["items"] = _convert(node["items"], definitions)
+    if result.get("type") == "integer":
+        result["format"] = "int64"
+    if node.get("default") is not None:
+        result["default"] = {} if isinstance(node["default"], dict) else node["default"]
+    return result
+
+
+def _resolve(node: Schema, definitions: Schema) -> Schema:
+    """Follow references and drop the null of optional fields; what stands beside them wins."""
+    beside = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
+    if "$ref" in node:
+        return _resolve(definitions[node["$ref"].rsplit("/", 1)[1]], definitions) | beside
+    if "anyOf" in node and not node.get("x-kubernetes-int-or-string"):
+        [alternative] = [item for item in node["anyOf"] if item.get("type") != "null"]
+        return _resolve(alternative, definitions) | beside
+    return node
+
+
+def _drop_defaults(node: Schema) -> None:
+    """Drop every default below a node, in place: a status shows what was observed, nothing else."""
+    node.pop("default", None)
+    below = [*node.get("properties", {}).values(), node.get("items"), node.get("additionalProperties")]
+    for child in below:
+        if isinstance(child, dict):
+            _drop_defaults(child)

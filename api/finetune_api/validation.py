@@ -1,0 +1,233 @@
+"""Every error of a manifest or a spec at once, as `<path> (<value>) must <rule>; <what to do>`.
+
+Nothing here raises for what a user wrote, and nothing stops at the first error. Used by the CLI, the operator and the
+trainer's launcher; the API server enforces the same through the CRD.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from finetune_api import group, names, quantities, rules, spec
+from finetune_api.spec import FineTuneJobSpec, Model
+
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_MAX_SHOWN = 80
+"""Longest part of a value shown in an error; a choice."""
+
+_PATTERN_RULES = {
+    quantities.DECIMAL_PATTERN: 'must be a decimal string such as "0.05" or "2e-4"',
+    quantities.POSITIVE_DECIMAL_PATTERN: 'must be a decimal string above 0 such as "2" or "2e-4"',
+    quantities.FRACTION_PATTERN: 'must be a decimal string from "0" to "1"',
+    quantities.QUANTITY_PATTERN: 'must be a Kubernetes quantity such as "4", "500m" or "16Gi"',
+    spec.S3_URI_PATTERN: "must be an address of the form s3://bucket/key",
+    spec.MODEL_URI_PATTERN: "must be an address of the form s3://bucket/folder/ or s3://bucket/file.gguf",
+    spec.SHA256_PATTERN: "must be 64 hexadecimal digits in lower case, or empty",
+    spec.LABEL_PATTERN: "must consist of lower-case letters, digits and -, and begin and end with a letter or digit",
+    spec.OPTIONAL_NAME_PATTERN: "must be the name of a Kubernetes object: lower-case letters, digits, - and .",
+    spec.ENDPOINT_PATTERN: "must be http:// or https:// with host and optional port, without a path",
+    spec.COLUMN_PATTERN: "must not contain control characters",
+    spec.ENV_NAME_PATTERN: "must be the name of an environment variable",
+}
+
+
+_RULES_BY_TYPE = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} item",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+}
+"""By pydantic's error type: https://docs.pydantic.dev/latest/errors/validation_errors/"""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One finding. `value` is empty where nothing was given."""
+
+    path: str
+    value: str
+    message: str
+
+    def __str__(self) -> str:
+        shown = f" ({self.value})" if self.value else ""
+        return f"{self.path}{shown} {self.message}"
+
+
+def validate_manifest(manifest: object) -> list[FieldError]:
+    """Check a whole FineTuneJob object as a user writes it."""
+    if not isinstance(manifest, Mapping):
+        return [FieldError("document", _show(manifest), f"must be an object of kind {group.KIND}")]
+    errors = [*_check_header(manifest), *_check_name(manifest.get("metadata"))]
+    known = {"apiVersion", "kind", "metadata", "spec", "status"}
+    errors += [FieldError(str(key), "", _unknown_field(str(key), known)) for key in manifest if key not in known]
+    if "spec" not in manifest:
+        return [*errors, FieldError("spec", "", "is missing; it must be given")]
+    return errors + _validate_spec_data(manifest["spec"])
+
+
+def validate_spec(parsed: FineTuneJobSpec) -> list[FieldError]:
+    """Check the rules across fields of a spec whose single fields are valid."""
+    found = ((rule, rule.find(parsed)) for rule in rules.RULES)
+    return [FieldError(f"spec.{rule.path}", _show(value), rule.message) for rule, value in found if value is not None]
+
+
+def parse_errors(error: ValidationError, prefix: str, model: type[Model]) -> list[FieldError]:
+    """Put pydantic's findings into the product's form.
+
+    Args:
+        error: what `model` raised.
+        prefix: path of the parsed object, `spec` for instance.
+        model: the class that was parsed into; its fields are searched for the nearest known name.
+    """
+    return [_parse_detail(detail, prefix, model) for detail in error.errors()]
+
+
+def _validate_spec_data(data: object) -> list[FieldError]:
+    """Check single fields; then the rules across fields on whatever part of the spec is valid."""
+    try:
+        return validate_spec(FineTuneJobSpec.model_validate(data))
+    except ValidationError as error:
+        errors = parse_errors(error, "spec", FineTuneJobSpec)
+        remainder = _remove_paths(data, [detail["loc"] for detail in error.errors()])
+    try:
+        rest = validate_spec(FineTuneJobSpec.model_validate(remainder))
+    except ValidationError:
+        return errors
+    reported = {item.path for item in errors}
+    return errors + [item for item in rest if item.path not in reported]
+
+
+def _check_header(manifest: Mapping[str, Any]) -> Iterator[FieldError]:
+    for key, wanted in (("apiVersion", group.API_VERSION), ("kind", group.KIND)):
+        value = manifest.get(key)
+        if value is None:
+            yield FieldError(key, "", f"is missing; it must be {wanted}")
+        elif value != wanted:
+            yield FieldError(key, _show(value), f"must be {wanted}")
+
+
+def _check_name(metadata: object) -> Iterator[FieldError]:
+    if not isinstance(metadata, Mapping):
+        yield FieldError("metadata", "", "is missing; it must give a name")
+        return
+    name = metadata.get("name")
+    if name is None and isinstance(metadata.get("generateName"), str):
+        return
+    if not isinstance(name, str):
+        yield FieldError("metadata.name", _show(name), "must be given as a string")
+    elif len(name) > names.MAX_JOB_NAME_LENGTH:
+        yield FieldError(
+            "metadata.name",
+            name,
+            f"must have at most {names.MAX_JOB_NAME_LENGTH} characters, not {len(name)}: names of its pods are longer",
+        )
+    elif not re.match(NAME_PATTERN, name):
+        yield FieldError(
+            "metadata.name",
+            name,
+            "must consist of lower-case letters, digits and -, begin with a letter and end with a letter or digit",
+        )
+
+
+def _parse_detail(detail: ErrorDetails, prefix: str, model: type[Model]) -> FieldError:
+    location = tuple(part for part in detail["loc"] if part != "[key]")
+    path = _build_path(prefix, location)
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "missing":
+        return FieldError(path, "", "is missing; it must be given")
+    if kind == "extra_forbidden":
+        parent = _find_model(model, location[:-1])
+        return FieldError(path, "", _unknown_field(str(location[-1]), _field_names(parent)))
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return FieldError(path, _show(value), f'must be a decimal string; write it in quotes: "{value}"')
+    return FieldError(path, _show(value), _build_rule(kind, context, value, detail["msg"]))
+
+
+def _build_rule(kind: str, context: Mapping[str, object], value: object, fallback: str) -> str:
+    """Say in words what must hold, from pydantic's error type and its context."""
+    if kind == "string_pattern_mismatch":
+        return _PATTERN_RULES.get(str(context["pattern"]), f"must match {context['pattern']}")
+    if kind in ("enum", "literal_error"):
+        allowed = [item.strip("'") for item in re.findall(r"'[^']*'", str(context["expected"]))]
+        return f"must be one of {', '.join(allowed)}" + _suggest(str(value), allowed)
+    return _RULES_BY_TYPE.get(kind, f"must be valid: {fallback}").format(**context)
+
+
+def _unknown_field(name: str, known: set[str]) -> str:
+    return "is not a known field; remove it" + _suggest(name, sorted(known))
+
+
+def _suggest(text: str, known: list[str]) -> str:
+    by_lower_case = {item.lower(): item for item in known}
+    nearest = difflib.get_close_matches(text.lower(), list(by_lower_case), n=1)
+    return f"; did you mean {by_lower_case[nearest[0]]}?" if nearest else ""
+
+
+def _build_path(prefix: str, location: tuple[int | str, ...]) -> str:
+    return prefix + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value) if isinstance(value, str | int | float) else type(value).__name__
+    if text == "":
+        return '""'
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+
+
+def _find_model(model: type[Model], location: tuple[int | str, ...]) -> type[Model]:
+    """Follow a path of serialized names to the model that lies there; list positions are passed over."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = {spec.build_field_name(name): field for name, field in model.model_fields.items()}
+        if part in fields:
+            model = next(_models_in(fields[part].annotation), model)
+    return model
+
+
+def _models_in(annotation: object) -> Iterator[type[Model]]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _field_names(model: type[Model]) -> set[str]:
+    return {spec.build_field_name(name) for name in model.model_fields}
+
+
+def _remove_paths(data: object, locations: list[tuple[int | str, ...]]) -> object:
+    """Copy the data without what was found wrong, so that the rest can still be checked."""
+    copy = deepcopy(data)
+    for location in sorted(locations, key=str, reverse=True):
+        node: Any = copy
+        try:
+            for part in location[:-1]:
+                node = node[part]
+            del node[location[-1]]
+        except (KeyError, IndexError, TypeError):
+            continue
+    return copy
