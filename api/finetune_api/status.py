@@ -236,6 +236,28 @@ class Failure(Model):
     """exitCode of the trainer."""
 
 
+class ResolvedKey(StrEnum):
+    """Keys of `resolved`: the automatic choices of the prepare stage which the train stage carries out."""
+
+    MICRO_BATCH_SIZE = "microBatchSize"
+    """Rows one rank puts through the model at once."""
+    GRADIENT_ACCUMULATION = "gradientAccumulation"
+    """Micro-batches of one rank per optimizer step."""
+    LEARNING_RATE = "learningRate"
+    EPOCHS = "epochs"
+    TOTAL_STEPS = "totalSteps"
+    """Optimizer steps planned."""
+    PRECISION = "precision"
+    """`Float32` or `BFloat16`; `Auto` where only the train stage's device can tell."""
+    BEST_METRIC = "bestMetric"
+    SEED = "seed"
+    TARGET_MODULES = "targetModules"
+    """Names of the layers that got an adapter; known after the train stage has built the model."""
+    TRAINABLE_PARAMETERS = "trainableParameters"
+    DEVICE = "device"
+    """`cpu`, or the name of the GPU; known in the train stage."""
+
+
 Resolved = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=1024)]], Field(max_length=64)
 ]

@@ -1,0 +1,41 @@
+"""The wish to stop, as a flag: set by a signal, polled wherever work comes in small pieces.
+
+The train stage polls at every micro-batch, evaluation batch and file. An exception thrown from the handler itself would
+be lost inside a destructor or a callback of a library, so there is none.
+"""
+
+import signal
+from types import FrameType
+
+from finetune_api.errors import Interrupted
+
+_received: list[int] = []
+
+
+def install_handlers() -> None:
+    """Turn SIGTERM and SIGINT into the flag."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _receive)
+
+
+def is_requested() -> bool:
+    """Tell whether a signal asked this process to stop."""
+    return bool(_received)
+
+
+def check(doing: str) -> None:
+    """End here if a signal came.
+
+    Args:
+        doing: what is interrupted, for the message: `training at step 12`.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    if _received:
+        name = signal.Signals(_received[0]).name
+        raise Interrupted(f"{name} interrupted {doing}; nothing was published", "nothing: the run is started anew")
+
+
+def _receive(number: int, _: FrameType | None) -> None:
+    _received.append(number)
