@@ -4,10 +4,13 @@ The docstring below a field is its description in the CRD (`kubectl explain`). R
 `finetune_api.validation`, not here. Python names are snake_case, the serialized ones camelCase.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from finetune_api.quantities import DecimalString, FractionString, PositiveDecimalString, Quantity
 
@@ -19,16 +22,28 @@ OPTIONAL_NAME_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
 ENDPOINT_PATTERN = r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$"
 COLUMN_PATTERN = r"^[^\x00-\x1f]+$"
 ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
-SAFE_PATH_RULE = {
-    "rule": r"!self.matches('(^|/)[.]{1,2}(/|$)')",
-    "message": "must not contain the path segments . and ..",
+_DOT_SEGMENT_PATTERN = r"(^|/)[.]{1,2}(/|$)"
+_DOT_SEGMENT_MESSAGE = "must not contain the path segments . and .."
+_DOT_SEGMENT_RULE: JsonDict = {
+    "rule": f"!self.matches('{_DOT_SEGMENT_PATTERN}')",
+    "message": _DOT_SEGMENT_MESSAGE,
     "reason": "FieldValueInvalid",
 }
 
-S3Uri = Annotated[
-    str,
-    Field(pattern=S3_URI_PATTERN, max_length=1024, json_schema_extra={"x-kubernetes-validations": [SAFE_PATH_RULE]}),
-]
+
+def _refuse_dot_segments(uri: str) -> str:
+    if re.search(_DOT_SEGMENT_PATTERN, uri):
+        raise PydanticCustomError("dot_segment", _DOT_SEGMENT_MESSAGE)
+    return uri
+
+
+def _address(pattern: str) -> tuple[object, AfterValidator]:
+    field = Field(pattern=pattern, max_length=1024, json_schema_extra={"x-kubernetes-validations": [_DOT_SEGMENT_RULE]})
+    return field, AfterValidator(_refuse_dot_segments)
+
+
+S3Uri = Annotated[str, *_address(S3_URI_PATTERN)]
+ModelUri = Annotated[str, *_address(MODEL_URI_PATTERN)]
 Name = Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN, max_length=253)]
 Text = Annotated[str, StringConstraints(max_length=4096)]
 
@@ -115,12 +130,7 @@ class AddressingStyle(StrEnum):
 
 
 class ModelSource(Model):
-    uri: Annotated[
-        str,
-        Field(
-            pattern=MODEL_URI_PATTERN, max_length=1024, json_schema_extra={"x-kubernetes-validations": [SAFE_PATH_RULE]}
-        ),
-    ]
+    uri: ModelUri
     """uri of the base model: `s3://bucket/folder/` holding a Hugging Face model of safetensors, or one `.gguf` file."""
     sha256: Annotated[str, Field(pattern=SHA256_PATTERN, max_length=64)] = ""
     """sha256 of the one file, or of the folder's list of digests; verified before use. Empty: not pinned."""

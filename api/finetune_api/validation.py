@@ -55,6 +55,7 @@ _RULES_BY_TYPE = {
     "model_attributes_type": "must be an object",
     "dict_type": "must be an object",
     "list_type": "must be a list",
+    "dot_segment": "must not contain the path segments . and ..",
 }
 """By pydantic's error type: https://docs.pydantic.dev/latest/errors/validation_errors/"""
 

@@ -1,0 +1,65 @@
+# Every routine of the project; `make help` lists them. CI calls the same targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+# OpenMP threads that spin beside another busy process make training several times slower.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: help install lint format test test-unit test-contract test-cluster test-gpu crd constraints demo down status bench build
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+
+$(VENV)/installed: pyproject.toml constraints.txt scripts/install.sh
+	scripts/install.sh $(VENV)
+	@touch $@
+
+install: $(VENV)/installed ## make the virtual environment with every extra and tool
+
+lint: install ## formatting, lint, types and import contracts
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: install ## format the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+test: lint ## everything: lint, unit, contract (real API server) and cluster (real node) tests
+	$(PYTEST) -m "not gpu"
+
+test-unit: install ## what needs no root and no cluster
+	$(PYTEST) -m "not contract and not cluster and not gpu"
+
+test-contract: install ## against a real API server, without root
+	$(PYTEST) -m contract
+
+test-cluster: install ## whole jobs on a real node; needs root
+	$(PYTEST) -m cluster
+
+test-gpu: install ## what needs a GPU
+	$(PYTEST) -m gpu
+
+crd: install ## render the CRD and the reference pages from the code
+	$(PYTHON) scripts/render.py
+
+constraints: ## resolve constraints.txt anew
+	scripts/constraints.sh
+
+demo: install ## bring up a cluster, install the operator and fine-tune the examples
+	$(PYTHON) -m finetune_demo up
+
+down: install ## remove everything that `make demo` started
+	$(PYTHON) -m finetune_demo down
+
+status: install ## say what runs
+	$(PYTHON) -m finetune_devcluster status
+
+bench: install ## measure and write benchmarks/results
+	for script in benchmarks/bench_*.py; do $(PYTHON) $$script || exit 1; done
+
+build: install ## build both images into the devcluster's registry
+	$(PYTHON) -m finetune_demo build
