@@ -293,6 +293,10 @@ class FineTuneJobStatus(Model):
     """attemptCount of the current stage."""
     attempts: Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS)] = []
     """attempts, the last 10."""
+    failed_attempts: Annotated[int, Field(ge=0)] = 0
+    """failedAttempts were counted against runPolicy.backoffLimit, over both stages."""
+    active_seconds: Annotated[int, Field(ge=0)] = 0
+    """activeSeconds of all ended attempts, those no longer listed included."""
     progress: Progress | None = None
     """progress of the run, best effort."""
     metrics: MetricsStatus | None = None
