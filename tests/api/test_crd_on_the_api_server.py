@@ -1,0 +1,168 @@
+"""The CRD on a real API server: what it refuses, with which field, and what may still be edited."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightkube
+import pytest
+import yaml
+from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.types import CascadeType, PatchType
+from malformed import MALFORMED, Malformed
+from manifests import REMOVED, Manifest, edit_manifest, make_manifest
+
+from finetune_api import crd, group, rules, validation
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).parents[2]
+FineTuneJob = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
+Crd = create_global_resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
+
+
+@pytest.fixture(scope="module")
+def client(control_plane: Any) -> Iterator[lightkube.Client]:
+    """A client of an API server that knows the CRD."""
+    config = lightkube.KubeConfig.from_file(str(control_plane.kubeconfig))
+    client = lightkube.Client(config=config, field_manager="tests")
+    name = crd.build_crd()["metadata"]["name"]
+    client.apply(Crd(crd.build_crd()), force=True)
+    client.wait(Crd, name, for_conditions=["Established"])
+    yield client
+    client.close()
+
+
+def _create(client: lightkube.Client, manifest: Manifest, namespace: str) -> Any:
+    manifest = edit_manifest(manifest, "metadata.namespace", namespace)
+    return client.create(FineTuneJob(manifest), namespace=namespace)
+
+
+def _refusals(error: ApiError) -> list[tuple[str, str]]:
+    details = error.status.details
+    assert details is not None
+    return [(cause.field or "", cause.message or "") for cause in details.causes or []]
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.sentence)
+def test_a_malformed_object_is_refused_with_the_field_named(
+    case: Malformed, client: lightkube.Client, namespace: str
+) -> None:
+    manifest = edit_manifest(make_manifest(), case.path, case.value)
+    for path, value in case.also:
+        manifest = edit_manifest(manifest, path, value)
+    if case.server_accepts:
+        created = _create(client, manifest, namespace)
+        assert case.path.rsplit(".", 1)[-1] not in str(created["spec"])
+        return
+    with pytest.raises(ApiError) as caught:
+        _create(client, manifest, namespace)
+    assert (case.server_path or case.want_path) in [field for field, _ in _refusals(caught.value)], caught.value
+
+
+def test_every_rule_across_fields_is_broken_by_some_malformed_object() -> None:
+    broken = {error.message for case in MALFORMED for error in _validate(case)}
+    assert [rule.path for rule in rules.RULES if rule.message not in broken] == []
+
+
+def _validate(case: Malformed) -> list[validation.FieldError]:
+    manifest = edit_manifest(make_manifest(), case.path, case.value)
+    for path, value in case.also:
+        manifest = edit_manifest(manifest, path, value)
+    return validation.validate_manifest(manifest)
+
+
+def test_defaults_are_filled_in_and_the_status_waits_to_be_observed(client: lightkube.Client, namespace: str) -> None:
+    created = _create(client, make_manifest(), namespace)
+    assert created["status"] == {"observedGeneration": -1}
+    assert created["spec"]["method"] == {
+        "kind": "LoRA",
+        "quantization": "None",
+        "lora": {
+            "rank": 8,
+            "alpha": 16,
+            "dropout": "0.05",
+            "targetModules": ["all-linear"],
+            "variant": "Standard",
+        },
+    }
+    assert created["spec"]["runPolicy"]["backoffLimit"] == 3
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*/job.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_every_example_is_accepted(path: Path, client: lightkube.Client, namespace: str) -> None:
+    manifest = yaml.safe_load(path.read_text())
+    assert _create(client, manifest, namespace)["metadata"]["name"] == path.parent.name
+
+
+def test_there_are_five_examples() -> None:
+    assert len(EXAMPLES) == 5
+
+
+IMMUTABLE_EDITS = [
+    ("spec.task", "CausalLM"),
+    ("spec.model.uri", "s3://models/other/"),
+    ("spec.data.0.train.uri", "s3://datasets/other.jsonl"),
+    ("spec.data.0.validation", {"uri": "s3://datasets/validation.jsonl"}),
+    ("spec.split.validation", "0.2"),
+    ("spec.method.lora.rank", 16),
+    ("spec.training.epochs", "3"),
+    ("spec.evaluation.compareWithBase", False),
+    ("spec.output.uri", "s3://runs/other"),
+    ("spec.storage.secretName", "other"),
+    ("spec.resources.gpus", 2),
+    ("spec.placement.queueName", "team"),
+    ("spec.trainer.env", [{"name": "A", "value": "b"}]),
+    ("spec.runPolicy.backoffLimit", 5),
+    ("spec.runPolicy.activeDeadlineSeconds", 60),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), IMMUTABLE_EDITS, ids=[path for path, _ in IMMUTABLE_EDITS])
+def test_an_edit_of_what_defines_the_run_is_refused(
+    path: str, value: object, client: lightkube.Client, namespace: str
+) -> None:
+    created = _create(client, make_manifest(), namespace)
+    with pytest.raises(ApiError) as caught:
+        client.replace(FineTuneJob(edit_manifest(dict(created), path, value)))
+    field = ".".join(path.split(".")[: 3 if path.startswith("spec.runPolicy") else 2])
+    assert field in [found for found, _ in _refusals(caught.value)], caught.value
+
+
+FREE_EDITS = [
+    ("spec.runPolicy.suspend", True),
+    ("spec.runPolicy.ttlSecondsAfterFinished", 5),
+    ("spec.runPolicy.activeDeadlineSeconds", 100_000),
+    ("metadata.labels", {"team": "research"}),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), FREE_EDITS, ids=[path for path, _ in FREE_EDITS])
+def test_what_may_change_on_a_running_job_is_accepted(
+    path: str, value: object, client: lightkube.Client, namespace: str
+) -> None:
+    created = _create(client, make_manifest(), namespace)
+    client.replace(FineTuneJob(edit_manifest(dict(created), path, value)))
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_finished_run_never_changes_its_phase(phase: str, client: lightkube.Client, namespace: str) -> None:
+    created = _create(client, make_manifest(), namespace)
+    name = created["metadata"]["name"]
+    status = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL).Status
+    client.patch(status, name, {"status": {"phase": phase}}, namespace=namespace, patch_type=PatchType.MERGE)
+    for later in ("Training", None):
+        with pytest.raises(ApiError) as caught:
+            client.patch(status, name, {"status": {"phase": later}}, namespace=namespace, patch_type=PatchType.MERGE)
+        assert "a finished run never changes its phase" in str(caught.value)
+    client.delete(FineTuneJob, name, namespace=namespace, cascade=CascadeType.FOREGROUND)
+
+
+def test_removing_a_defaulted_part_puts_the_default_back(client: lightkube.Client, namespace: str) -> None:
+    created = _create(client, make_manifest(), namespace)
+    replaced = client.replace(FineTuneJob(edit_manifest(dict(created), "spec.split", REMOVED)))
+    assert replaced["spec"]["split"] == {"validation": "0.1", "test": "0", "stratify": True}
