@@ -1,0 +1,94 @@
+"""The boto client of a run and the one place every request goes through: counted, timed out, classified.
+
+A request is repeated by boto itself (mode `standard`: exponential, with jitter). Connection refused for good ends after
+six tries: five waits of at most 1, 2, 4, 8 and 16 s, half of that on average. `AWS_MAX_ATTEMPTS` changes the number.
+"""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from finetune_api.artifacts import S3Address
+from finetune_api.errors import ConfigError
+from finetune_api.spec import Storage
+from finetune_trainer import exporter
+from finetune_trainer.storage import failures
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MAX_WORKERS = 16
+"""Connections at a time. Measured in trainer.md's terms: a store that caps each connection needs about 16."""
+_CONNECT_TIMEOUT_SECONDS = 5
+_READ_TIMEOUT_SECONDS = 60
+_MAX_ATTEMPTS = 6
+
+_Answer = TypeVar("_Answer")
+
+
+class Connection:
+    """One client and its settings.
+
+    Args:
+        storage: `spec.storage`; credentials come from the standard AWS variables or the pod's identity.
+
+    Raises:
+        ConfigError: the endpoint isn't a URL.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        own_endpoint = (
+            storage.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        self.endpoint = own_endpoint or "AWS"
+        # Several S3-compatible stores refuse the CRC headers that boto sends by default since 1.36.
+        checksums: Literal["when_required", "when_supported"] = "when_required" if own_endpoint else "when_supported"
+        config = Config(
+            region_name=storage.region or None,
+            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+            read_timeout=_READ_TIMEOUT_SECONDS,
+            max_pool_connections=MAX_WORKERS + 4,
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+            retries={
+                "mode": "standard",
+                "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", _MAX_ATTEMPTS)),
+            },
+            s3={"addressing_style": storage.addressing_style.value},
+        )
+        try:
+            # A session of our own: the default one is shared by the whole process and not thread-safe to set up.
+            self.client: S3Client = boto3.session.Session().client("s3", endpoint_url=own_endpoint, config=config)
+        except (ValueError, BotoCoreError) as error:
+            raise ConfigError(
+                f"spec.storage.endpointURL ({own_endpoint}) must be usable: {error}", "correct spec.storage."
+            ) from error
+
+    def call(self, operation: str, address: S3Address, request: Callable[[], _Answer]) -> _Answer:
+        """Make one request, count it and turn what boto raises into our exceptions.
+
+        Args:
+            operation: S3's name of it, for the metrics.
+            address: what it is about, for the message.
+            request: makes the request.
+
+        Raises:
+            FineTuneError: any class `failures.classify` knows.
+        """
+        try:
+            answer = request()
+        except failures.S3Error as error:
+            self._record(operation, "error", getattr(error, "response", None))
+            raise failures.classify(error, str(address), self.endpoint) from error
+        self._record(operation, "success", answer)
+        return answer
+
+    @staticmethod
+    def _record(operation: str, result: str, answer: object) -> None:
+        exporter.record_s3_request(operation, result)
+        if retries := failures.count_retries(answer):
+            exporter.record_s3_retry(retries)
