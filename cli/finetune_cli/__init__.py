@@ -1,0 +1,3 @@
+"""The command `finetune`: what helps before a job reaches a cluster. See `main.py` for the list of commands."""
+
+__all__: list[str] = []

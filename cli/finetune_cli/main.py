@@ -1,0 +1,55 @@
+"""Entry point of `finetune`; one file per command lies beside this one.
+
+Nothing of the extra `cli` is imported before `app` runs: the script is part of every installation, also of one without
+the extra, and must then say which command installs it instead of showing a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+USAGE_EXIT_CODE = 2
+"""What click ends with on wrong arguments, and linters on anything that kept them from checking."""
+
+_EXTRA = ("typer", "rich")
+
+
+def build_app() -> typer.Typer:
+    """Build the command line with all its commands.
+
+    Raises:
+        ModuleNotFoundError: the extra `cli` is not installed.
+    """
+    import typer  # noqa: PLC0415 - see the module's docstring
+
+    from finetune_cli import schema, validate  # noqa: PLC0415
+
+    application = typer.Typer(
+        name="finetune",
+        help="Check FineTuneJobs and print their schema. Works offline.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    application.command("validate")(validate.validate)
+    application.command("schema")(schema.schema)
+    return application
+
+
+def app() -> None:
+    """Run the command line; the console script calls this."""
+    try:
+        application = build_app()
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        sys.stderr.write(
+            f"finetune (without {error.name}) must have the extra cli installed; "
+            "run: pip install 'finetune-operator[cli]'\n"
+        )
+        raise SystemExit(USAGE_EXIT_CODE) from error
+    application()
