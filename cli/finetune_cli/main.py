@@ -45,10 +45,11 @@ def app() -> None:
     try:
         application = build_app()
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
         sys.stderr.write(
-            f"finetune (without {error.name}) must have the extra cli installed; "
+            f"finetune (without {missing}) must have the extra cli installed; "
             "run: pip install 'finetune-operator[cli]'\n"
         )
         raise SystemExit(USAGE_EXIT_CODE) from error
