@@ -19,7 +19,7 @@ from finetune_api.metrics import Series
 
 logger = logging.getLogger(__name__)
 
-prometheus_client.disable_created_metrics()  # they would be series that the contract doesn't name
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they would be series that the contract doesn't name
 REGISTRY = CollectorRegistry()
 
 _Arguments = ParamSpec("_Arguments")
