@@ -1,0 +1,80 @@
+"""Arithmetic on `status.attempts`: beginning one, ending one, and how long its pods ran.
+
+Running time is kept in stretches: the condition `Running` says since when a pod runs, `activeSeconds` what earlier
+stretches of the same attempt sum to. Nothing has to be written while a pod just runs. Pure.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from finetune_api import names, status
+from finetune_api.run import Stage
+from finetune_api.status import MAX_ATTEMPTS, Attempt, ConditionStatus, ConditionType, FineTuneJobStatus
+from finetune_operator.observe import ChildPod
+from finetune_operator.policies import deadlines
+
+
+def find_open(current: FineTuneJobStatus) -> Attempt | None:
+    """Return the attempt that has not ended, if there is one; it is always the last."""
+    last = current.attempts[-1] if current.attempts else None
+    return last if last is not None and last.end_time is None else None
+
+
+def begin(current: FineTuneJobStatus, stage: Stage, job_name: str, job_uid: str) -> FineTuneJobStatus:
+    """Append the next attempt of a stage. Numbers count within the stage and never come back."""
+    last = current.attempts[-1] if current.attempts else None
+    number = last.number + 1 if last is not None and last.stage == stage else 1
+    attempt = Attempt(
+        number=number, stage=stage.value, job=names.build_child_name(job_name, job_uid, stage.value, number)
+    )
+    attempts = [*current.attempts, attempt][-MAX_ATTEMPTS:]
+    return current.model_copy(update={"attempts": attempts, "attempt_count": number})
+
+
+def replace_last(current: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobStatus:
+    """Put a changed attempt in the place of the last one."""
+    return current.model_copy(update={"attempts": [*current.attempts[:-1], attempt]})
+
+
+def end(
+    current: FineTuneJobStatus, *, cause: str, is_counted: bool, ended_at: datetime, active_seconds: int
+) -> FineTuneJobStatus:
+    """End the open attempt and add it to the sums of the run."""
+    attempt = current.attempts[-1].model_copy(
+        update={
+            "end_time": status.build_time(ended_at),
+            "cause": cause,
+            "counted": is_counted,
+            "active_seconds": active_seconds,
+        }
+    )
+    return replace_last(current, attempt).model_copy(
+        update={
+            "active_seconds": current.active_seconds + active_seconds,
+            "failed_attempts": current.failed_attempts + int(is_counted),
+        }
+    )
+
+
+def find_running_since(current: FineTuneJobStatus) -> datetime | None:
+    """Return since when a pod runs, as the status has it."""
+    running = status.find_condition(current.conditions, ConditionType.RUNNING)
+    if running is None or running.status != ConditionStatus.TRUE:
+        return None
+    return status.parse_time(running.last_transition_time)
+
+
+def measure_active_seconds(
+    attempt: Attempt, running_since: datetime | None, pods: Sequence[ChildPod], now: datetime
+) -> int:
+    """Return how long pods of this attempt ran until now.
+
+    Two lower bounds, each blind where the other sees: the stretches in the status miss what ran while the operator was
+    down, the pods miss those of their number that were deleted.
+    """
+    ends = [pod.finished_at for pod in pods if pod.finished_at is not None]
+    is_running = any(pod.is_running for pod in pods)
+    until = now if is_running or not ends else min(now, max(ends))
+    recorded = attempt.active_seconds + deadlines.compute_elapsed_seconds(running_since, until)
+    visible = sum(deadlines.compute_elapsed_seconds(pod.started_at, pod.finished_at or until) for pod in pods)
+    return max(recorded, visible)

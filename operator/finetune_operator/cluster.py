@@ -1,0 +1,344 @@
+"""The only module that calls the Kubernetes API: reads what a decision needs, applies a Plan.
+
+Objects are plain dicts. Every read is a live one from the API server; there is no cache here. Reads and writes are
+counted and timed. The status is written with the resourceVersion it was computed from, before any action, and only when
+it differs: whoever else wrote meanwhile wins, and the next pass decides anew.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx2
+import lightkube
+from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.types import CascadeType, PatchType
+
+from finetune_api import group, status
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator import attempts, observe
+from finetune_operator.metrics import Metrics
+from finetune_operator.observe import FineTuneJob, Observed
+from finetune_operator.plan import CreateJob, DeleteJob, Event, PatchJob, Plan
+from finetune_operator.stages import EVENTS_AFTER_SECONDS
+
+Manifest = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS = 30.0
+PAGE_SIZE = 500
+"""Objects per page of a list; kubectl's default too."""
+ALL_NAMESPACES = "*"
+COMPONENT = "finetune-operator"
+
+# The client's generic resources are classes made at run time, which type checkers can't follow.
+_FineTuneJob: Any = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
+_Job: Any = create_namespaced_resource("batch", "v1", "Job", "jobs")
+_Pod: Any = create_namespaced_resource("", "v1", "Pod", "pods")
+_Event: Any = create_namespaced_resource("", "v1", "Event", "events")
+_AccessReview: Any = create_global_resource(
+    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
+)
+
+RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (group.GROUP, group.PLURAL, ("get", "list", "watch")),
+    (group.GROUP, f"{group.PLURAL}/status", ("patch",)),
+    (group.GROUP, f"{group.PLURAL}/finalizers", ("update",)),
+    ("batch", "jobs", ("get", "list", "watch", "create", "patch", "delete")),
+    ("", "pods", ("list", "watch")),
+    ("", "events", ("create", "list")),
+)
+"""Group, resource and verbs of everything this operator does; `finalizers` is for blockOwnerDeletion."""
+
+logger = logging.getLogger(__name__)
+
+
+class ClusterError(Exception):
+    """The API server can't be used as it is; the message says what is missing."""
+
+
+class Conflict(Exception):  # noqa: N818 - it is no error: somebody else was faster
+    """The FineTuneJob changed since it was read; decide anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A FineTuneJob and its children, as read for one pass."""
+
+    job: FineTuneJob
+    observed: Observed
+
+
+class Cluster:
+    """A connection to one API server."""
+
+    def __init__(self, client: lightkube.AsyncClient, metrics: Metrics) -> None:
+        # Any: the overloads can't be resolved for resource classes that are made at run time.
+        self._client: Any = client
+        self._metrics = metrics
+
+    async def fetch_snapshot(self, namespace: str, name: str, now: datetime) -> Snapshot | None:
+        """Read a FineTuneJob and everything that belongs to it; None if it is gone."""
+        manifest = await self._get(_FineTuneJob, namespace, name)
+        if manifest is None:
+            return None
+        job = observe.observe_job(manifest)
+        selector = {group.LABEL_UID: job.uid}
+        jobs = await self._list(_Job, namespace, labels=selector)
+        pods = await self._list(_Pod, namespace, labels=selector)
+        attempt = attempts.find_open(job.status)
+        if attempt is not None and all(item["metadata"]["name"] != attempt.job for item in jobs):
+            # Somebody may have taken the labels off, or the name before us: only a GET by name proves absence.
+            found = await self._get(_Job, namespace, attempt.job)
+            jobs += [found] if found is not None else []
+        events = await self._list_create_errors(namespace, jobs, pods, now)
+        return Snapshot(job, observe.observe_children(job.uid, jobs, pods, events))
+
+    async def apply_plan(self, job: FineTuneJob, plan: Plan) -> bool:
+        """Write the status, then act, then tell; return whether anything was to be done.
+
+        Raises:
+            Conflict: the FineTuneJob changed since it was read; nothing was done.
+        """
+        is_written = await self._apply_status(job, plan.status)
+        for action in plan.actions:
+            match action:
+                case CreateJob():
+                    await self._create_job(job, action)
+                case DeleteJob():
+                    await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
+                case PatchJob():
+                    await self._patch_job(job.namespace, action)
+        for event in plan.events:
+            await self._create_event(job, event)
+        return is_written or bool(plan.actions)
+
+    async def list_jobs(self, namespaces: Sequence[str]) -> list[Manifest]:
+        """Read all FineTuneJobs of these namespaces, or of all."""
+        return [item for name in namespaces or (ALL_NAMESPACES,) for item in await self._list(_FineTuneJob, name)]
+
+    async def list_children(self, namespaces: Sequence[str]) -> list[Manifest]:
+        """Read all child Jobs of these namespaces, or of all."""
+        found: list[Manifest] = []
+        for name in namespaces or (ALL_NAMESPACES,):
+            found += await self._list(_Job, name, labels={group.LABEL_UID: None, group.LABEL_JOB: None})
+        return found
+
+    async def delete_orphan(self, child: Manifest) -> bool:
+        """Delete a child Job if its FineTuneJob is really gone; tell whether it was."""
+        metadata = child["metadata"]
+        labels = metadata["labels"]
+        parent = await self._get(_FineTuneJob, metadata["namespace"], labels[group.LABEL_JOB])
+        if parent is not None and parent["metadata"]["uid"] == labels[group.LABEL_UID]:
+            return False
+        await self._delete_job(metadata["namespace"], metadata["name"], metadata["uid"], CascadeType.BACKGROUND)
+        return True
+
+    async def check_access(self, namespaces: Sequence[str]) -> None:
+        """Make sure that the kind exists and that every verb the operator needs is granted.
+
+        Raises:
+            ClusterError: the kind or a rule is missing; all missing rules are named.
+        """
+        missing = [rule for name in namespaces or ("",) for rule in await self._find_missing_rules(name)]
+        if missing:
+            raise ClusterError(f"the operator's ServiceAccount must be allowed to {'; '.join(missing)}")
+        for name in namespaces or (ALL_NAMESPACES,):
+            try:
+                await self._list(_FineTuneJob, name)
+            except ApiError as error:
+                if error.status.code == 404:
+                    raise ClusterError(
+                        f"the API server must serve {group.PLURAL}.{group.GROUP}/{group.VERSION}; install the CRD"
+                    ) from error
+                raise
+
+    async def _find_missing_rules(self, namespace: str) -> list[str]:
+        missing = []
+        for api_group, resource, verbs in RULES:
+            plural, _, subresource = resource.partition("/")
+            for verb in verbs:
+                attributes = {"group": api_group, "resource": plural, "subresource": subresource, "verb": verb}
+                review = _AccessReview(
+                    metadata={},
+                    spec={"resourceAttributes": attributes | ({"namespace": namespace} if namespace else {})},
+                )
+                answer = await self._call("create", "selfsubjectaccessreviews", self._client.create(review))
+                if not answer["status"]["allowed"]:
+                    where = f" in namespace {namespace}" if namespace else " in all namespaces"
+                    missing.append(f"{verb} {resource}{'.' + api_group if api_group else ''}{where}")
+        return missing
+
+    async def _list_create_errors(
+        self, namespace: str, jobs: Sequence[Manifest], pods: Sequence[Manifest], now: datetime
+    ) -> list[Manifest]:
+        """Read the Events of Jobs that have had no pod for too long: only they say why."""
+        with_pods = {observe.find_controller_uid(pod) for pod in pods}
+        found: list[Manifest] = []
+        for item in observe.observe_children("", jobs, ()).jobs:
+            age = now - item.created_at if item.created_at is not None else timedelta()
+            is_waiting = not (item.is_finished or item.is_suspended or item.is_deleting or item.uid in with_pods)
+            if is_waiting and age >= timedelta(seconds=EVENTS_AFTER_SECONDS):
+                found += await self._list(_Event, namespace, fields={"involvedObject.uid": item.uid})
+        return found
+
+    async def _apply_status(self, job: FineTuneJob, wanted: FineTuneJobStatus) -> bool:
+        patch = build_merge_patch(build_status_manifest(job.status), build_status_manifest(wanted))
+        if not patch:
+            return False
+        body = {"metadata": {"resourceVersion": job.resource_version}, "status": patch}
+        call = self._client.patch(
+            _FineTuneJob.Status, job.name, body, namespace=job.namespace, patch_type=PatchType.MERGE
+        )
+        try:
+            await self._call("patch", f"{group.PLURAL}/status", call)
+        except ApiError as error:
+            if error.status.code in (404, 409):
+                raise Conflict(str(error)) from error
+            raise
+        return True
+
+    async def _create_job(self, job: FineTuneJob, action: CreateJob) -> None:
+        try:
+            await self._call("create", "jobs", self._client.create(_Job(action.manifest), namespace=job.namespace))
+        except ApiError as error:
+            # Ours from an earlier pass, or a stranger's: the next pass reads it and sees which.
+            if error.status.code != 409:
+                raise
+
+    async def _delete_job(self, namespace: str, name: str, uid: str, cascade: CascadeType) -> None:
+        """Delete a Job unless it is gone or another one has taken its name meanwhile."""
+        found = await self._get(_Job, namespace, name)
+        if found is None or found["metadata"]["uid"] != uid:
+            return
+        try:
+            await self._call("delete", "jobs", self._client.delete(_Job, name, namespace=namespace, cascade=cascade))
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+
+    async def _patch_job(self, namespace: str, action: PatchJob) -> None:
+        body = {"metadata": {"uid": action.uid}, "spec": dict(action.spec)}
+        call = self._client.patch(_Job, action.name, body, namespace=namespace, patch_type=PatchType.MERGE)
+        try:
+            await self._call("patch", "jobs", call)
+        except ApiError as error:
+            if error.status.code not in (404, 409):
+                raise
+
+    async def _create_event(self, job: FineTuneJob, event: Event) -> None:
+        """Tell an Event under a name that a repeated pass gives again; a lost Event is only a line in the log."""
+        moment = status.build_time(datetime.now().astimezone())
+        text = f"{job.uid}/{job.resource_version}/{event.reason}/{event.message}"
+        manifest = _Event(
+            metadata={
+                "name": f"{job.name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}",
+                "namespace": job.namespace,
+            },
+            involvedObject={
+                "apiVersion": group.API_VERSION,
+                "kind": group.KIND,
+                "namespace": job.namespace,
+                "name": job.name,
+                "uid": job.uid,
+                "resourceVersion": job.resource_version,
+            },
+            reason=event.reason,
+            message=event.message,
+            type="Warning" if event.is_warning else "Normal",
+            source={"component": COMPONENT},
+            reportingComponent=COMPONENT,
+            reportingInstance=COMPONENT,
+            firstTimestamp=moment,
+            lastTimestamp=moment,
+            count=1,
+        )
+        try:
+            await self._call("create", "events", self._client.create(manifest, namespace=job.namespace))
+        except httpx2.HTTPError as error:
+            logger.warning("Event %s was not told: %s", event.reason, error, extra={"namespace": job.namespace})
+
+    async def _get(self, resource: Any, namespace: str, name: str) -> Manifest | None:  # noqa: ANN401 - see above
+        call = self._client.get(resource, name, namespace=namespace)
+        try:
+            return dict(await self._call("get", _plural(resource), call))
+        except ApiError as error:
+            if error.status.code == 404:
+                return None
+            raise
+
+    async def _list(
+        self,
+        resource: Any,  # noqa: ANN401 - see above
+        namespace: str,
+        *,
+        labels: Mapping[str, str | None] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> list[Manifest]:
+        async with self._measure("list", _plural(resource)):
+            pages = self._client.list(
+                resource,
+                namespace=namespace,
+                chunk_size=PAGE_SIZE,
+                labels=dict(labels) if labels else None,
+                fields=dict(fields) if fields else None,
+            )
+            return [dict(item) async for item in pages]
+
+    async def _call(self, verb: str, resource: str, call: Awaitable[Any]) -> Any:  # noqa: ANN401 - see above
+        async with self._measure(verb, resource):
+            return await call
+
+    @asynccontextmanager
+    async def _measure(self, verb: str, resource: str) -> AsyncIterator[None]:
+        begin, code = time.monotonic(), "200"
+        try:
+            yield
+        except ApiError as error:
+            code = str(error.status.code)
+            raise
+        except httpx2.HTTPStatusError as error:
+            code = str(error.response.status_code)
+            raise
+        except httpx2.HTTPError:
+            code = "none"
+            raise
+        finally:
+            self._metrics.api_requests.labels(verb, resource, code).inc()
+            self._metrics.api_duration.labels(verb, resource).observe(time.monotonic() - begin)
+
+
+def connect(metrics: Metrics) -> Cluster:
+    """Connect with the pod's ServiceAccount or, outside a cluster, the kubeconfig; no request is made yet."""
+    client = lightkube.AsyncClient(
+        timeout=httpx2.Timeout(REQUEST_TIMEOUT_SECONDS, connect=10), lazy=False, field_manager=COMPONENT
+    )
+    return Cluster(client, metrics)
+
+
+def build_status_manifest(current: FineTuneJobStatus) -> Manifest:
+    """Write a status as the API server stores it: without what is absent or empty."""
+    data = current.model_dump(mode="json", exclude_none=True)
+    return {key: value for key, value in data.items() if value not in ([], {})}
+
+
+def build_merge_patch(old: Manifest, new: Manifest) -> Manifest:
+    """Build the JSON merge patch (RFC 7386) that turns one object into the other; lists are replaced whole."""
+    patch: Manifest = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        if key not in old:
+            patch[key] = value
+        elif isinstance(value, dict) and isinstance(old[key], dict):
+            patch |= {key: inner} if (inner := build_merge_patch(old[key], value)) else {}
+        elif value != old[key]:
+            patch[key] = value
+    return patch
+
+
+def _plural(resource: Any) -> str:  # noqa: ANN401 - see above
+    return str(resource._api_info.plural)

@@ -1,0 +1,202 @@
+"""From a verdict to conditions and phase: every condition is set in every pass, as kstatus reads them.
+
+`Reconciling` and `Stalled` are never both True; a failed run is Stalled. The phase is derived from the conditions by
+one function and read by nobody but people. Pure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from finetune_api import status
+from finetune_api.status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Failure,
+    FineTuneJobStatus,
+    Milestone,
+    Phase,
+    Reason,
+)
+
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+class State(StrEnum):
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    STOPPING = "Stopping"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where the run stands after this pass.
+
+    Attributes:
+        reason: a failure's reason where the run is stalled or failed, the outcome where it succeeded, else empty.
+        is_stalled: nothing moves until somebody acts.
+        requeue_after: seconds after which time alone may change the verdict.
+    """
+
+    state: State
+    message: str
+    reason: str = ""
+    is_stalled: bool = False
+    failure: Failure | None = None
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the conditions tell beside the verdict.
+
+    Attributes:
+        has_job: the live attempt's Job exists.
+        is_held: a queue holds that Job back.
+        running_since: a pod runs since then.
+        stuck_pod: a pod that can't be removed, with since when; empty: none.
+    """
+
+    has_job: bool = False
+    is_held: bool = False
+    running_since: datetime | None = None
+    stuck_pod: str = ""
+
+
+_READY_REASONS = {
+    State.PENDING: Milestone.PENDING,
+    State.QUEUED: Milestone.QUEUED,
+    State.RUNNING: Milestone.RUNNING,
+    State.RETRYING: Milestone.RETRYING,
+    State.STOPPING: Milestone.SUSPENDED,
+    State.SUSPENDED: Milestone.SUSPENDED,
+    State.SUCCEEDED: Milestone.SUCCEEDED,
+    State.FAILED: Milestone.FAILED,
+}
+_MOVING = {State.PENDING, State.QUEUED, State.RUNNING, State.RETRYING, State.STOPPING}
+
+Row = tuple[ConditionType, ConditionStatus, str, str]
+
+
+def build_conditions(
+    current: FineTuneJobStatus, verdict: Verdict, facts: Facts, *, generation: int, now: datetime
+) -> list[Condition]:
+    """Return all conditions for a verdict; a condition that stays the same keeps its transition time."""
+    conditions: Sequence[Condition] = current.conditions
+    rows = [*_build_outcome_rows(verdict), _build_suspended_row(verdict, facts)]
+    rows += _build_milestone_rows(current, verdict, facts)
+    for condition_type, value, reason, message in rows:
+        # A pod's own start counts, not the moment it was noticed: running time is measured from there.
+        is_start = condition_type is ConditionType.RUNNING and value is TRUE and facts.running_since is not None
+        moment = facts.running_since if is_start and facts.running_since is not None else now
+        conditions = status.update_condition(
+            conditions, condition_type, value, reason, message, generation=generation, now=moment
+        )
+    return list(conditions)
+
+
+def derive_phase(conditions: Sequence[Condition], stage: str) -> Phase:  # noqa: PLR0911 - a table in the order of its rows
+    """Name the phase for display; the first that matches wins."""
+    ready = status.find_condition(conditions, ConditionType.READY)
+    suspended = status.find_condition(conditions, ConditionType.SUSPENDED)
+    if status.is_true(conditions, ConditionType.SUCCEEDED):
+        return Phase.SUCCEEDED
+    if status.is_true(conditions, ConditionType.FAILED):
+        return Phase.FAILED
+    if suspended is not None and suspended.status == TRUE and suspended.reason == Milestone.USER_REQUESTED:
+        return Phase.SUSPENDED
+    if ready is not None and ready.reason == Milestone.QUEUED:
+        return Phase.QUEUED
+    if not status.is_true(conditions, ConditionType.VALIDATED):
+        return Phase.VALIDATING if status.is_true(conditions, ConditionType.JOB_CREATED) else Phase.PENDING
+    if status.is_true(conditions, ConditionType.RUNNING):
+        return {"evaluate": Phase.EVALUATING, "publish": Phase.PUBLISHING}.get(stage, Phase.TRAINING)
+    return Phase.PENDING
+
+
+def _build_outcome_rows(verdict: Verdict) -> list[Row]:
+    state, text = verdict.state, verdict.message
+    is_moving = state in _MOVING and not verdict.is_stalled
+    is_stalled = verdict.is_stalled or state is State.FAILED
+    plain = _READY_REASONS[state].value
+    ready_reason = Milestone.RETRYING.value if verdict.reason == Milestone.RETRYING else plain
+    if verdict.reason == Reason.REFERENCE_NOT_FOUND and state is not State.FAILED:
+        ready_reason = Reason.REFERENCE_NOT_FOUND.value
+    moving_reason = Milestone.RETRYING if state is State.RETRYING else Milestone.PROGRESSING
+    return [
+        (ConditionType.READY, TRUE if state is State.SUCCEEDED else FALSE, ready_reason, text),
+        (ConditionType.RECONCILING, *((TRUE, moving_reason.value, text) if is_moving else (FALSE, plain, ""))),
+        (ConditionType.STALLED, *((TRUE, verdict.reason, text) if is_stalled else (FALSE, plain, ""))),
+        *_build_end_rows(verdict),
+    ]
+
+
+def _build_end_rows(verdict: Verdict) -> list[Row]:
+    waiting = Milestone.NOT_FINISHED.value
+    if verdict.state is State.SUCCEEDED:
+        return [
+            (ConditionType.SUCCEEDED, TRUE, verdict.reason, verdict.message),
+            (ConditionType.FAILED, FALSE, verdict.reason, ""),
+            (ConditionType.FINISHED, TRUE, Milestone.SUCCEEDED.value, verdict.message),
+        ]
+    if verdict.state is State.FAILED:
+        return [
+            (ConditionType.SUCCEEDED, FALSE, verdict.reason, verdict.message),
+            (ConditionType.FAILED, TRUE, verdict.reason, verdict.message),
+            (ConditionType.FINISHED, TRUE, Milestone.FAILED.value, verdict.message),
+        ]
+    return [
+        (ConditionType.SUCCEEDED, UNKNOWN, waiting, ""),
+        (ConditionType.FAILED, FALSE, waiting, ""),
+        (ConditionType.FINISHED, FALSE, waiting, ""),
+    ]
+
+
+def _build_suspended_row(verdict: Verdict, facts: Facts) -> Row:
+    if verdict.state is State.SUSPENDED:
+        return (ConditionType.SUSPENDED, TRUE, Milestone.USER_REQUESTED.value, verdict.message)
+    if verdict.state is State.STOPPING:
+        return (ConditionType.SUSPENDED, FALSE, Milestone.USER_REQUESTED.value, verdict.message)
+    if verdict.state is State.QUEUED and facts.is_held:
+        return (ConditionType.SUSPENDED, TRUE, Milestone.QUEUED_BY_KUEUE.value, verdict.message)
+    return (ConditionType.SUSPENDED, FALSE, _READY_REASONS[verdict.state].value, "")
+
+
+def _build_milestone_rows(current: FineTuneJobStatus, verdict: Verdict, facts: Facts) -> list[Row]:
+    is_finished = verdict.state in (State.SUCCEEDED, State.FAILED)
+    undecided = FALSE if is_finished else UNKNOWN
+    pending = _READY_REASONS[verdict.state].value
+
+    def milestone(condition_type: ConditionType, is_reached: bool, reason: Milestone) -> Row:
+        return (condition_type, TRUE, reason.value, "") if is_reached else (condition_type, undecided, pending, "")
+
+    quota: Row = (ConditionType.QUOTA_RESERVED, undecided, pending, "")
+    if facts.has_job:
+        held = (FALSE, Milestone.QUEUED.value, verdict.message)
+        quota = (ConditionType.QUOTA_RESERVED, *(held if facts.is_held else (TRUE, Milestone.ADMITTED.value, "")))
+    running = facts.running_since is not None
+    rows: list[Row] = [
+        milestone(ConditionType.VALIDATED, current.prepared_sha256 is not None, Milestone.VALIDATED),
+        quota,
+        (ConditionType.RUNNING, TRUE if running else FALSE, Milestone.RUNNING.value if running else pending, ""),
+        milestone(ConditionType.ARTIFACTS_UPLOADED, current.artifacts is not None, Milestone.ARTIFACTS_UPLOADED),
+        (ConditionType.CHECKPOINT_SAVED, FALSE, Milestone.NOT_FINISHED.value, "this run keeps no periodic checkpoints"),
+        (ConditionType.TERMINATION_STUCK, *_build_stuck(facts)),
+    ]
+    was_created = is_finished and status.is_true(current.conditions, ConditionType.JOB_CREATED)
+    has_job = facts.has_job or was_created
+    created = Milestone.JOB_CREATED.value if has_job else pending
+    return [*rows, (ConditionType.JOB_CREATED, TRUE if has_job else FALSE, created, "")]
+
+
+def _build_stuck(facts: Facts) -> tuple[ConditionStatus, str, str]:
+    if facts.stuck_pod:
+        return (TRUE, Milestone.NODE_UNREACHABLE.value, facts.stuck_pod)
+    return (FALSE, Milestone.NOT_FINISHED.value, "")

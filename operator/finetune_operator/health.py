@@ -1,0 +1,74 @@
+"""Whether this process does its work: ages that the liveness probe judges, and the endpoints beside kopf's.
+
+kopf serves /healthz and calls `find_problem` through a probe, cached for 10 s. A quiet cluster is healthy: the
+resync is what proves that the API server answers. /metrics and /readyz are served here.
+"""
+
+import asyncio
+import time
+
+from aiohttp import web
+
+from finetune_operator.metrics import Metrics
+
+MAX_LOOP_LAG_SECONDS = 10.0
+"""A loop blocked for longer answers no probe in time anyway (a choice)."""
+MISSED_RESYNCS = 5
+"""So many intervals without a whole resync mean that something hangs (a choice): one may be slow or fail."""
+_TICK_SECONDS = 1.0
+
+
+class Health:
+    """The signs of life of one operator process."""
+
+    def __init__(self, metrics: Metrics, resync_seconds: float) -> None:
+        self._metrics = metrics
+        self._max_silence = MISSED_RESYNCS * max(resync_seconds, 30.0)
+        self._last_resync = time.monotonic()
+        self._lag = 0.0
+        self.is_ready = False
+
+    def record_watch_event(self, resource: str) -> None:
+        """Note that a watch delivered something."""
+        self._metrics.last_watch_event.labels(resource).set_to_current_time()
+
+    def record_resync(self, resources: tuple[str, ...], *, has_drift: bool) -> None:
+        """Note a whole resync; without drift it proves that the watches missed nothing."""
+        self._last_resync = time.monotonic()
+        self.is_ready = True
+        for resource in () if has_drift else resources:
+            self.record_watch_event(resource)
+
+    def find_problem(self) -> str:
+        """Say why this process should be restarted; empty while it need not be."""
+        silence = time.monotonic() - self._last_resync
+        if silence > self._max_silence:
+            return f"no resync for {silence:.0f} s, more than {self._max_silence:.0f} s"
+        if self._lag > MAX_LOOP_LAG_SECONDS:
+            return f"the event loop runs {self._lag:.1f} s late"
+        return ""
+
+    async def watch_loop(self) -> None:
+        """Measure, for ever, how late the event loop runs its timers."""
+        while True:
+            begin = time.monotonic()
+            await asyncio.sleep(_TICK_SECONDS)
+            self._lag = max(0.0, time.monotonic() - begin - _TICK_SECONDS)
+            self._metrics.loop_lag.set(self._lag)
+
+
+async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
+    """Serve /metrics and /readyz until the returned runner is cleaned up."""
+
+    async def get_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.build_exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def get_readiness(_: web.Request) -> web.Response:
+        return web.Response(status=200 if health.is_ready else 503, text="ok\n" if health.is_ready else "starting\n")
+
+    application = web.Application()
+    application.add_routes([web.get("/metrics", get_metrics), web.get("/readyz", get_readiness)])
+    runner = web.AppRunner(application, handle_signals=False, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner

@@ -1,0 +1,243 @@
+"""Cluster objects as the API server gave them -> frozen facts the reconciler decides on.
+
+Pure: gets dicts, calls nobody. Whatever a decision reads about a FineTuneJob, a Job or a pod stands in one of these
+classes; the fields of Kubernetes are spelled here and in the builders alone. The FineTuneJob's status is read
+leniently: a newer operator may have written fields this one doesn't know.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_api import group, status
+from finetune_api.run import CONTAINER_NAME
+from finetune_api.status import FineTuneJobStatus
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneJob:
+    """The object a user applied, as it was read for this pass."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    is_deleting: bool
+    spec: Manifest
+    status: FineTuneJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ChildJob:
+    """A child Job; `create_error` is the newest FailedCreate Event, the only place that says why pods can't be made."""
+
+    name: str
+    uid: str
+    is_owned: bool = True
+    is_deleting: bool = False
+    is_suspended: bool = False
+    suspended_message: str = ""
+    is_complete: bool = False
+    is_failed: bool = False
+    failed_reason: str = ""
+    failed_message: str = ""
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+    active_deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
+    create_error: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Complete or Failed: both mean that all pods are terminal (Kubernetes 1.31 and later)."""
+        return self.is_complete or self.is_failed
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPod:
+    """A pod of a child Job; the container fields are those of the trainer's container."""
+
+    name: str
+    job_uid: str
+    phase: str
+    created_at: datetime
+    removal_due_at: datetime | None = None
+    reason: str = ""
+    message: str = ""
+    disruption: str = ""
+    is_gated: bool = False
+    unschedulable: str = ""
+    unschedulable_since: datetime | None = None
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    is_oom_killed: bool = False
+    termination_text: str = ""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def is_running(self) -> bool:
+        return self.started_at is not None and self.finished_at is None and not self.is_terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All children of one FineTuneJob, read from the API server in this pass."""
+
+    jobs: tuple[ChildJob, ...] = ()
+    pods: tuple[ChildPod, ...] = ()
+
+    def find_job(self, name: str) -> ChildJob | None:
+        """Return the child Job of that name."""
+        return next((job for job in self.jobs if job.name == name), None)
+
+    def list_pods(self, job: ChildJob) -> tuple[ChildPod, ...]:
+        """Return the pods of a Job, oldest first."""
+        return tuple(sorted((pod for pod in self.pods if pod.job_uid == job.uid), key=lambda pod: pod.created_at))
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+def observe_job(manifest: Manifest) -> FineTuneJob:
+    """Read a FineTuneJob.
+
+    Raises:
+        ValueError: its status isn't one of ours.
+    """
+    metadata = manifest["metadata"]
+    return FineTuneJob(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        resource_version=metadata["resourceVersion"],
+        is_deleting="deletionTimestamp" in metadata,
+        spec=manifest.get("spec", {}),
+        status=FineTuneJobStatus.model_validate(manifest.get("status", {}), extra="ignore"),
+    )
+
+
+def observe_children(
+    uid: str, jobs: Sequence[Manifest], pods: Sequence[Manifest], events: Sequence[Manifest] = ()
+) -> Observed:
+    """Read the children of the FineTuneJob with that uid."""
+    return Observed(
+        jobs=tuple(_observe_child(item, uid, events) for item in jobs),
+        pods=tuple(_observe_pod(item) for item in pods),
+    )
+
+
+def _observe_child(manifest: Manifest, uid: str, events: Sequence[Manifest]) -> ChildJob:
+    metadata, spec = manifest["metadata"], manifest.get("spec", {})
+    conditions = _Conditions(manifest)
+    complete, failed, suspended = (conditions.find(name) for name in ("Complete", "Failed", "Suspended"))
+    ended = complete or failed
+    return ChildJob(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        is_owned=find_controller_uid(manifest) == uid,
+        is_deleting="deletionTimestamp" in metadata,
+        is_suspended=bool(spec.get("suspend")),
+        suspended_message=suspended.get("message", ""),
+        is_complete=bool(complete),
+        is_failed=bool(failed),
+        failed_reason=failed.get("reason", ""),
+        failed_message=failed.get("message", ""),
+        created_at=_read_time(metadata.get("creationTimestamp")),
+        finished_at=_read_time(ended.get("lastTransitionTime")),
+        active_deadline_seconds=spec.get("activeDeadlineSeconds"),
+        ttl_seconds=spec.get("ttlSecondsAfterFinished"),
+        create_error=_find_create_error(metadata["uid"], events),
+    )
+
+
+def _find_create_error(uid: str, events: Sequence[Manifest]) -> str:
+    found = [
+        event
+        for event in events
+        if event.get("reason") == "FailedCreate" and event.get("involvedObject", {}).get("uid") == uid
+    ]
+    newest = max(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default={})
+    return str(newest.get("message", ""))
+
+
+def _observe_pod(manifest: Manifest) -> ChildPod:
+    metadata, pod_status = manifest["metadata"], manifest.get("status", {})
+    conditions = _Conditions(manifest)
+    scheduled = conditions.find("PodScheduled", "False")
+    gated = scheduled.get("reason") == "SchedulingGated"
+    container = _find_container(pod_status)
+    state = container.get("state", {})
+    ended, running, waiting = (state.get(key, {}) for key in ("terminated", "running", "waiting"))
+    return ChildPod(
+        name=metadata["name"],
+        job_uid=find_controller_uid(manifest),
+        phase=pod_status.get("phase", "Pending"),
+        created_at=_read_time(metadata.get("creationTimestamp")) or _EPOCH,
+        removal_due_at=_read_time(metadata.get("deletionTimestamp")),
+        reason=pod_status.get("reason", ""),
+        message=pod_status.get("message", ""),
+        disruption=conditions.find("DisruptionTarget").get("message", "disrupted")
+        if conditions.find("DisruptionTarget")
+        else "",
+        is_gated=gated,
+        unschedulable="" if gated else scheduled.get("message", ""),
+        unschedulable_since=_read_time(scheduled.get("lastTransitionTime")),
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        started_at=_read_time(ended.get("startedAt") or running.get("startedAt")),
+        finished_at=_read_time(ended.get("finishedAt")),
+        exit_code=ended.get("exitCode"),
+        is_oom_killed=ended.get("reason") == "OOMKilled",
+        termination_text=ended.get("message", ""),
+    )
+
+
+def _find_container(pod_status: Manifest) -> Manifest:
+    containers = pod_status.get("containerStatuses", [])
+    return next((item for item in containers if item.get("name") == CONTAINER_NAME), {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    manifest: Manifest
+    empty: Manifest = field(default_factory=dict)
+
+    def find(self, condition_type: str, value: str = "True") -> Manifest:
+        """Return the condition of that type and status, or an empty one."""
+        conditions = self.manifest.get("status", {}).get("conditions") or []
+        for item in conditions:
+            if item.get("type") == condition_type and item.get("status") == value:
+                return dict(item)
+        return self.empty
+
+
+def find_controller_uid(manifest: Manifest) -> str:
+    """Return the uid of the object that controls this one; empty if there is none."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
+def find_parent_key(manifest: Manifest) -> tuple[str, str] | None:
+    """Return namespace and name of the FineTuneJob a child's labels name, if they do."""
+    metadata = manifest["metadata"]
+    name = (metadata.get("labels") or {}).get(group.LABEL_JOB)
+    return (metadata["namespace"], name) if name else None
+
+
+def _read_time(text: str | None) -> datetime | None:
+    """Read a time of the API server. Containers that never ran carry the zero time of Go or of Unix."""
+    if not text:
+        return None
+    moment = status.parse_time(text)
+    return moment if moment - _EPOCH > timedelta(days=1) else None

@@ -1,0 +1,180 @@
+"""How an attempt ended, from its Job, its pods and the trainer's termination message.
+
+Precedence: out of memory, then the message's reason if the exit code allows it, then the exit code, then the pod's
+conditions. Exit code 0 alone proves nothing: the message must carry the digest of what was committed. Texts from pods
+are data of somebody else: scrubbed, cut, never trusted beyond the fields of the message.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import ValidationError
+
+from finetune_api import run, status
+from finetune_api.run import ExitCode, Stage, TerminationMessage
+from finetune_api.status import Attempt, Failure, Milestone, Reason
+from finetune_operator import logs
+from finetune_operator.observe import ChildJob, ChildPod
+
+REMEDIES: dict[Reason, str] = {
+    Reason.INVALID_SPEC: "Correct the fields and create a new FineTuneJob.",
+    Reason.CONFIG_ERROR: "Correct the setting and create a new FineTuneJob.",
+    Reason.DATA_ERROR: "Correct the data and create a new FineTuneJob.",
+    Reason.MODEL_ERROR: "Choose a base model that fits the task and create a new FineTuneJob.",
+    Reason.REFERENCE_NOT_FOUND: "Create what is missing or correct the name, then create a new FineTuneJob.",
+    Reason.ACCESS_DENIED: "Check the credentials and what they may do, then create a new FineTuneJob.",
+    Reason.STORAGE_UNAVAILABLE: "Check that the store answers, then create the FineTuneJob again.",
+    Reason.OUT_OF_MEMORY: "Raise spec.resources.memory or lower spec.training.batchSize or maxLength.",
+    Reason.CUDA_OUT_OF_MEMORY: "Use a larger GPU, a smaller model, quantization, or a lower spec.training.maxLength.",
+    Reason.DIVERGED: "Lower spec.training.learningRate.",
+    Reason.DEADLINE_EXCEEDED: "Raise spec.runPolicy.activeDeadlineSeconds or train less.",
+    Reason.PENDING_DEADLINE_EXCEEDED: "Remove the cause or raise spec.runPolicy.pendingDeadlineSeconds.",
+    Reason.BACKOFF_LIMIT_EXCEEDED: "Look at status.attempts and the logs of the pods.",
+    Reason.ARTIFACT_MISSING: "Check that the trainer image is one this operator supports.",
+    Reason.JOB_DELETED: "Find out what deletes the Jobs, then create the FineTuneJob again.",
+    Reason.INTERNAL: "Look at the logs of the pod.",
+}
+"""What to do where the trainer didn't say."""
+
+_RETRYABLE = {Reason.STORAGE_UNAVAILABLE, Reason.INTERNAL, Reason.JOB_DELETED, Reason.PENDING_DEADLINE_EXCEEDED}
+_CRASHES = {
+    ExitCode.TEMPORARY: "a temporary fault",
+    ExitCode.GPU_FAULT: "a fault of the GPU or of NCCL",
+    ExitCode.ABORTED: "abort()",
+    ExitCode.KILLED: "SIGKILL",
+    ExitCode.SEGMENTATION_FAULT: "a segmentation fault",
+}
+
+
+class End(StrEnum):
+    COMPLETED = "completed"
+    FINAL = "final"
+    """The run has failed: a retry would give the same."""
+    COUNTED = "counted"
+    """Counts against backoffLimit."""
+    UNCOUNTED = "uncounted"
+    """Nobody's fault: the next attempt goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one attempt; `message` where it completed, `failure` where it didn't."""
+
+    end: End
+    cause: str
+    failure: Failure | None = None
+    message: TerminationMessage | None = None
+
+
+def build_failure(reason: Reason, message: str, remedy: str = "", exit_code: int | None = None) -> Failure:
+    """Describe a failure for the status; without a remedy the reason's own is given."""
+    return Failure(
+        reason=reason,
+        message=status.build_message(logs.scrub_text(message)),
+        remedy=status.build_message(logs.scrub_text(remedy) or REMEDIES.get(reason, "")),
+        retryable=reason in _RETRYABLE,
+        exit_code=exit_code,
+    )
+
+
+def parse_message(text: str, stage: Stage, attempt: int) -> TerminationMessage | None:
+    """Read the termination message of an attempt; None if the text isn't one, or one of another attempt."""
+    try:
+        message = TerminationMessage.model_validate_json(text, extra="ignore")
+    except ValidationError:
+        return None
+    return message if (message.stage, message.attempt) == (stage, attempt) else None
+
+
+def decide_ended(attempt: Attempt, job: ChildJob, pods: Sequence[ChildPod]) -> Outcome:
+    """Classify an attempt whose Job is Complete or Failed."""
+    if job.is_failed and job.failed_reason == "DeadlineExceeded":
+        text = f"Job {job.name} reached its own limit of {job.active_deadline_seconds} s"
+        return _fail(End.FINAL, build_failure(Reason.DEADLINE_EXCEEDED, text))
+    pod = next((item for item in reversed(pods) if item.is_terminal), None)
+    if pod is None:
+        return _decide_without_pod(job)
+    overflow = find_overflow(pods)
+    if overflow is not None:
+        return overflow
+    if pod.exit_code == ExitCode.OK:
+        return _decide_exit_zero(attempt, pod)
+    return _decide_failed_pod(attempt, pod)
+
+
+def decide_deleted(attempt: Attempt) -> Outcome:
+    """Classify an attempt whose Job vanished without the operator's doing."""
+    text = f"Job {attempt.job} was deleted while it was needed"
+    return _fail(End.COUNTED, build_failure(Reason.JOB_DELETED, text))
+
+
+def find_overflow(pods: Sequence[ChildPod]) -> Outcome | None:
+    """Find a pod evicted for its own disk use: to Kubernetes a disruption, so it would be replaced for ever."""
+    for pod in pods:
+        text = pod.message.lower()
+        if pod.reason == "Evicted" and "exceed" in text and ("emptydir" in text or "ephemeral" in text):
+            remedy = "Raise spec.resources.scratch: model, data and checkpoints must fit."
+            return _fail(
+                End.FINAL, build_failure(Reason.CONFIG_ERROR, f"pod {pod.name}: {pod.message.strip()}", remedy)
+            )
+    return None
+
+
+def _fail(end: End, failure: Failure) -> Outcome:
+    return Outcome(end, failure.reason.value, failure)
+
+
+def _decide_without_pod(job: ChildJob) -> Outcome:
+    if job.is_complete:
+        text = f"Job {job.name} completed but its pod and message are gone; the next attempt looks at what it committed"
+        return Outcome(End.UNCOUNTED, Milestone.MESSAGE_LOST.value, build_failure(Reason.INTERNAL, text))
+    text = f"Job {job.name} failed and its pod is gone: {job.failed_reason}: {job.failed_message}"
+    return _fail(End.COUNTED, build_failure(Reason.INTERNAL, text))
+
+
+def _decide_exit_zero(attempt: Attempt, pod: ChildPod) -> Outcome:
+    message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
+    if message is not None:
+        proof = message.prepared_sha256 if message.stage is Stage.PREPARE else message.manifest_sha256
+        if proof is not None:
+            return Outcome(End.COMPLETED, message.reason, message=message)
+    missing = "preparedSHA256" if attempt.stage == Stage.PREPARE else "manifestSHA256"
+    text = f"pod {pod.name} ended with 0 but its termination message has no {missing}: nothing was committed"
+    return _fail(End.FINAL, build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
+
+
+def _decide_failed_pod(attempt: Attempt, pod: ChildPod) -> Outcome:
+    code = pod.exit_code
+    if pod.is_oom_killed:
+        text = f"pod {pod.name} used more memory than its limit and was killed"
+        return _fail(End.COUNTED, build_failure(Reason.OUT_OF_MEMORY, text, exit_code=code))
+    message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
+    if code in run.FINAL_EXIT_CODES:
+        return _fail(End.FINAL, _describe(pod, message))
+    if pod.disruption or code in run.IGNORED_EXIT_CODES:
+        text = pod.disruption or f"pod {pod.name} was stopped by a signal"
+        return _fail(End.UNCOUNTED, build_failure(Reason.POD_DISRUPTED, text, exit_code=code))
+    return _fail(End.COUNTED, _describe(pod, message))
+
+
+def _describe(pod: ChildPod, message: TerminationMessage | None) -> Failure:
+    """Build the failure from message and exit code; the code limits what the message may claim."""
+    code = pod.exit_code
+    allowed = run.REASONS_BY_EXIT_CODE.get(code if code is not None else -1, (Reason.INTERNAL,))
+    if message is not None and message.reason in allowed:
+        return build_failure(Reason(message.reason), message.message or _tell_end(pod), message.remedy, code)
+    # Without a message 137 may be anything from an impatient node to `kill -9`: memory is only blamed on evidence.
+    reason = Reason.INTERNAL if code == ExitCode.KILLED else allowed[0]
+    text = message.message if message is not None else pod.termination_text.strip()
+    remedy = message.remedy if message is not None else ""
+    return build_failure(reason, f"{_tell_end(pod)}: {text}" if text else _tell_end(pod), remedy, code)
+
+
+def _tell_end(pod: ChildPod) -> str:
+    if pod.exit_code is None:
+        return (
+            f"pod {pod.name} failed before its container ran ({pod.reason or 'no reason given'}) {pod.message}".strip()
+        )
+    known = _CRASHES.get(ExitCode(pod.exit_code)) if pod.exit_code in set(ExitCode) else None
+    return f"pod {pod.name} ended with exit code {pod.exit_code}" + (f" ({known})" if known else "")

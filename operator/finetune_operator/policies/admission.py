@@ -1,0 +1,49 @@
+"""What the administrator allows: trainer images and endpoints without encryption.
+
+The chart's ValidatingAdmissionPolicy refuses the same at the API server; this is what holds where it isn't installed.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.validation import FieldError
+
+
+def find_refusals(
+    spec: FineTuneJobSpec, *, default_image: str, allowed_images: Sequence[str], insecure_endpoints: Sequence[str]
+) -> list[FieldError]:
+    """Return everything in the spec that the administrator does not allow."""
+    return [
+        *_check_image(spec.trainer.image, default_image, allowed_images),
+        *_check_endpoint(spec.storage.endpoint_url, insecure_endpoints),
+    ]
+
+
+def _check_image(image: str, default_image: str, allowed: Sequence[str]) -> list[FieldError]:
+    if not image or image == default_image or any(fnmatchcase(image, glob) for glob in allowed):
+        return []
+    names = ", ".join([default_image, *allowed])
+    return [
+        FieldError(
+            "spec.trainer.image",
+            image,
+            f"must match one of the images this operator allows: {names}; or leave it empty",
+        )
+    ]
+
+
+def _check_endpoint(url: str, insecure: Sequence[str]) -> list[FieldError]:
+    address = urlsplit(url)
+    host = address.hostname or ""
+    if address.scheme != "http" or any(fnmatchcase(host, glob) for glob in insecure):
+        return []
+    return [
+        FieldError(
+            "spec.storage.endpointURL",
+            url,
+            "must begin with https://: without encryption this operator allows only "
+            + (", ".join(insecure) or "no host"),
+        )
+    ]

@@ -1,0 +1,300 @@
+"""The two stages: settling an attempt that ended, following one that lives, starting the next.
+
+`prepare` proves on a CPU that the training can work; `train` does it. A result counts only with its proof: the
+digest of what was committed to S3, as the termination message reports it.
+"""
+
+from datetime import datetime
+
+from finetune_api import artifacts, errors, status
+from finetune_api.run import JobIdentity, PreparedReference, Stage, TerminationMessage
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import (
+    Artifacts,
+    Attempt,
+    Failure,
+    FineTuneJobStatus,
+    MemoryStatus,
+    Milestone,
+    Reason,
+)
+from finetune_operator import attempts, outcome, waiting
+from finetune_operator.builders import job as job_builder
+from finetune_operator.conditions import State, Verdict
+from finetune_operator.draft import Draft
+from finetune_operator.observe import ChildJob
+from finetune_operator.outcome import End, Outcome
+from finetune_operator.plan import CreateJob, PatchJob
+from finetune_operator.policies import deadlines, retries
+
+EVENTS_AFTER_SECONDS = 10
+"""A Job without pods for that long asks for its Events: they alone say why (a choice; pods come within a second)."""
+_MAX_WARNINGS = 16
+
+
+def build_failed(reason: Reason, message: str, remedy: str = "") -> Verdict:
+    """End the run as failed."""
+    return _fail(outcome.build_failure(reason, message, remedy))
+
+
+def settle_attempt(draft: Draft) -> Verdict | None:
+    """End the open attempt if it is over; return a verdict if the run is over with it."""
+    attempt, child = draft.attempt, draft.child
+    if attempt is None:
+        return None
+    is_condemned = attempt.cause == Milestone.SUSPENDED
+    if child is None:
+        if is_condemned:
+            _end_attempt(draft, Milestone.SUSPENDED, is_counted=False)
+            return None
+        return None if attempt.job_uid is None else _apply_outcome(draft, outcome.decide_deleted(attempt))
+    if not child.is_owned:
+        return build_failed(
+            Reason.INTERNAL, f"Job {child.name} belongs to somebody else", "Delete it or choose another name."
+        )
+    if attempt.job_uid not in (None, child.uid):
+        return _apply_outcome(draft, outcome.decide_deleted(attempt))
+    pods = draft.list_pods()
+    result = outcome.decide_ended(attempt, child, pods) if child.is_finished else outcome.find_overflow(pods)
+    if result is not None and is_condemned and result.end is not End.COMPLETED:
+        result = Outcome(End.UNCOUNTED, Milestone.SUSPENDED.value)
+    return _apply_outcome(draft, result) if result is not None else None
+
+
+def track_attempt(draft: Draft) -> None:
+    """Record what the live attempt's pods do: the Job's uid, since when one runs or none does, and why."""
+    attempt, child = draft.attempt, draft.child
+    if attempt is None or child is None:
+        return
+    if attempt.job_uid is None:
+        draft.update_attempt(job_uid=child.uid)
+    pods = draft.list_pods()
+    since = attempts.find_running_since(draft.status)
+    running = next((pod for pod in reversed(pods) if pod.is_running), None)
+    if running is not None and running.started_at is not None:
+        draft.running_since = since or running.started_at
+        draft.update(pending_since=None)
+        if attempt.start_time is None:
+            draft.update_attempt(start_time=status.build_time(running.started_at))
+        return
+    draft.wait = waiting.describe_wait(child, pods, draft.now, draft.settings.unschedulable_grace_seconds)
+    if since is not None:
+        draft.update_attempt(active_seconds=attempts.measure_active_seconds(attempt, since, pods, draft.now))
+        draft.update(pending_since=status.build_time(draft.now))
+        _tell_interruption(draft, child)
+
+
+def follow_attempt(draft: Draft, spec: FineTuneJobSpec, attempt: Attempt, child: ChildJob) -> Verdict:
+    """Say where the live attempt stands, and when time alone may change that."""
+    limit = _compute_job_deadline(draft, spec, Stage(attempt.stage))
+    if child.active_deadline_seconds != limit and not child.is_deleting:
+        draft.actions.append(PatchJob(child.name, child.uid, {"activeDeadlineSeconds": limit}))
+    if draft.wait is None:
+        text = f"attempt {attempt.number} of stage {attempt.stage} runs"
+        return Verdict(State.RUNNING, text, requeue_after=_find_running_limit(draft, spec, attempt))
+    wait = draft.wait
+    state = State.QUEUED if wait.is_queued else State.PENDING
+    return Verdict(
+        state, wait.message, str(wait.reason), wait.is_stalled, requeue_after=_find_waiting_limit(draft, spec, child)
+    )
+
+
+def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
+    """Begin the next attempt, or finish beginning one whose Job was never made."""
+    current, job = draft.status, draft.job
+    stage = Stage.PREPARE if current.prepared_sha256 is None else Stage.TRAIN
+    is_new = draft.attempt is None
+    if is_new:
+        draft.status = attempts.begin(current, stage, job.name, job.uid)
+        moment = status.build_time(draft.now)
+        draft.update(pending_since=moment, start_time=current.start_time or moment)
+    attempt = draft.status.attempts[-1]
+    try:
+        manifest = job_builder.build_job(
+            JobIdentity(namespace=job.namespace, name=job.name, uid=job.uid, attempt=attempt.number),
+            spec,
+            stage,
+            prepared=_build_prepared(draft.status) if stage is Stage.TRAIN else None,
+            deadline_seconds=_compute_job_deadline(draft, spec, stage),
+            settings=draft.settings,
+        )
+    except errors.ConfigError as error:
+        return build_failed(Reason.CONFIG_ERROR, error.message, error.remedy)
+    draft.actions.append(CreateJob(manifest))
+    if is_new:
+        draft.tell(Milestone.JOB_CREATED, f"attempt {attempt.number} of stage {stage}: Job {attempt.job}")
+    return Verdict(State.PENDING, f"Job {attempt.job} is being created")
+
+
+def measure_run_seconds(draft: Draft) -> int:
+    """Return the running time of all attempts until now."""
+    attempt = draft.attempt
+    if attempt is None:
+        return draft.status.active_seconds
+    return draft.status.active_seconds + _measure_attempt_seconds(draft, attempt)
+
+
+def _measure_attempt_seconds(draft: Draft, attempt: Attempt) -> int:
+    return attempts.measure_active_seconds(attempt, draft.running_since, draft.list_pods(), draft.now)
+
+
+def is_prepare_overdue(draft: Draft) -> bool:
+    """Tell whether the prepare attempt has used up its own limit."""
+    attempt = draft.attempt
+    if attempt is None or attempt.stage != Stage.PREPARE:
+        return False
+    return deadlines.is_reached(draft.settings.prepare_deadline_seconds, _measure_attempt_seconds(draft, attempt))
+
+
+def end_attempt(draft: Draft, cause: str) -> None:
+    """End the open attempt, if there is one, without counting it."""
+    if draft.attempt is not None:
+        _end_attempt(draft, cause, is_counted=False)
+
+
+def _apply_outcome(draft: Draft, result: Outcome) -> Verdict | None:
+    """Write the end of an attempt into the status; return a verdict if the run ends with it."""
+    stage = Stage(draft.status.attempts[-1].stage)
+    _end_attempt(draft, result.cause, is_counted=result.end is End.COUNTED)
+    if result.end is End.COMPLETED and result.message is not None:
+        if stage is Stage.PREPARE:
+            _accept_prepared(draft, result.message)
+            return None
+        return _accept_trained(draft, result.message)
+    failure = result.failure
+    if failure is None:
+        return None
+    if result.end is End.FINAL:
+        return _fail(failure)
+    draft.failure_text = failure.message
+    kind = {Reason.OUT_OF_MEMORY: "oom", Reason.POD_DISRUPTED: "disruption"}.get(failure.reason, "error")
+    draft.attempt_ends.append(kind)
+    limit = draft.spec.run_policy.backoff_limit if draft.spec is not None else 0
+    if result.end is End.COUNTED and retries.is_spent(draft.status.failed_attempts, limit):
+        return _fail(_build_spent_failure(draft.status, failure))
+    draft.tell(Milestone.ATTEMPT_FAILED, f"{failure.reason}: {failure.message}", is_warning=True)
+    return None
+
+
+def _build_spent_failure(current: FineTuneJobStatus, last: Failure) -> Failure:
+    causes = [item.cause for item in current.attempts if item.counted and item.cause]
+    reason = retries.decide_final_reason(causes, last.reason)
+    count = current.failed_attempts
+    text = f"{count} attempts failed, the last one: {last.message}" if count > 1 else last.message
+    return outcome.build_failure(reason, text, last.remedy, last.exit_code)
+
+
+def _end_attempt(draft: Draft, cause: str, *, is_counted: bool) -> None:
+    attempt, child = draft.status.attempts[-1], draft.child
+    pods = draft.list_pods()
+    since = attempts.find_running_since(draft.status)
+    started = [pod.started_at for pod in pods if pod.started_at is not None]
+    if attempt.start_time is None and started:
+        draft.update_attempt(start_time=status.build_time(min(started)))
+    if attempt.job_uid is None and child is not None:
+        draft.update_attempt(job_uid=child.uid)
+    draft.status = attempts.end(
+        draft.status,
+        cause=str(cause),
+        is_counted=is_counted,
+        ended_at=(child.finished_at if child is not None else None) or draft.now,
+        active_seconds=attempts.measure_active_seconds(attempt, since, pods, draft.now),
+    )
+    draft.update(pending_since=None)
+
+
+def _accept_prepared(draft: Draft, message: TerminationMessage) -> None:
+    current = draft.status
+    draft.update(
+        prepared_attempt=message.attempt,
+        prepared_sha256=message.prepared_sha256,
+        run_digest=message.run_digest,
+        data=message.data,
+        memory=_merge_memory(current.memory, message.memory),
+        resolved=dict(current.resolved) | dict(message.resolved),
+        warnings=_merge_warnings(current, message),
+    )
+
+
+def _accept_trained(draft: Draft, message: TerminationMessage) -> Verdict:
+    current = draft.status
+    layout = artifacts.build_run_layout(draft.spec.output.uri if draft.spec else "", draft.job.uid)
+    uri = message.artifacts_uri or f"{layout.model(message.attempt)}/"
+    draft.final_step = message.step
+    draft.update(
+        artifacts=Artifacts(uri=uri, manifest_uri=str(layout.manifest), manifest_sha256=message.manifest_sha256 or ""),
+        metrics=message.metrics,
+        memory=_merge_memory(current.memory, message.memory),
+        resolved=dict(current.resolved) | dict(message.resolved),
+        warnings=_merge_warnings(current, message),
+    )
+    return Verdict(State.SUCCEEDED, f"the tuned model lies in {uri}", str(message.reason))
+
+
+def _merge_memory(old: MemoryStatus | None, new: MemoryStatus | None) -> MemoryStatus | None:
+    if old is None or new is None:
+        return new or old
+    return old.model_copy(update=new.model_dump(by_alias=False, exclude_none=True))
+
+
+def _merge_warnings(current: FineTuneJobStatus, message: TerminationMessage) -> list[str]:
+    texts = [status.build_message(text) for text in (*current.warnings, *message.warnings)]
+    return list(dict.fromkeys(texts))[:_MAX_WARNINGS]
+
+
+def _build_prepared(current: FineTuneJobStatus) -> PreparedReference:
+    return PreparedReference(attempt=current.prepared_attempt or 1, sha256=current.prepared_sha256 or "")
+
+
+def _compute_job_deadline(draft: Draft, spec: FineTuneJobSpec, stage: Stage) -> int:
+    policy = spec.run_policy
+    left = policy.active_deadline_seconds - draft.status.active_seconds
+    if stage is Stage.PREPARE:
+        left = min(left, draft.settings.prepare_deadline_seconds)
+    return deadlines.compute_job_deadline_seconds(left, policy.pending_deadline_seconds)
+
+
+def _find_running_limit(draft: Draft, spec: FineTuneJobSpec, attempt: Attempt) -> float:
+    left = deadlines.compute_wait_seconds(spec.run_policy.active_deadline_seconds, measure_run_seconds(draft))
+    if attempt.stage != Stage.PREPARE:
+        return left
+    used = _measure_attempt_seconds(draft, attempt)
+    return min(left, deadlines.compute_wait_seconds(draft.settings.prepare_deadline_seconds, used))
+
+
+def _find_waiting_limit(draft: Draft, spec: FineTuneJobSpec, child: ChildJob) -> float:
+    pending = _compute_pending_seconds(draft.status, draft.now)
+    candidates = [deadlines.compute_wait_seconds(spec.run_policy.pending_deadline_seconds, pending)]
+    if draft.wait is not None and draft.wait.stalls_at is not None:
+        candidates.append((draft.wait.stalls_at - draft.now).total_seconds())
+    if not draft.list_pods() and not child.is_suspended:
+        candidates.append(float(EVENTS_AFTER_SECONDS))
+    return min(candidates)
+
+
+def _compute_pending_seconds(current: FineTuneJobStatus, now: datetime) -> int:
+    since = status.parse_time(current.pending_since) if current.pending_since else None
+    return deadlines.compute_elapsed_seconds(since, now)
+
+
+def is_pending_overdue(draft: Draft, spec: FineTuneJobSpec) -> bool:
+    """Tell whether no pod ran for longer than the user wants to wait."""
+    if draft.running_since is not None or draft.status.pending_since is None:
+        return False
+    pending = _compute_pending_seconds(draft.status, draft.now)
+    return deadlines.is_reached(spec.run_policy.pending_deadline_seconds, pending)
+
+
+def _tell_interruption(draft: Draft, child: ChildJob) -> None:
+    """Tell why a pod that ran is gone while its Job goes on; other ends are told when the Job has ended."""
+    disrupted = next((pod for pod in reversed(draft.list_pods()) if pod.disruption), None)
+    if child.is_suspended:
+        draft.attempt_ends.append("preempted")
+        draft.tell(Milestone.PREEMPTED, f"the queue took the place of Job {child.name} back", is_warning=True)
+    elif disrupted is not None:
+        draft.attempt_ends.append("disruption")
+        draft.tell(Reason.POD_DISRUPTED, f"pod {disrupted.name}: {disrupted.disruption}", is_warning=True)
+
+
+def _fail(failure: Failure) -> Verdict:
+    return Verdict(State.FAILED, failure.message, failure.reason.value, failure=failure)
