@@ -19,6 +19,7 @@ REPORT = "report.json"
 EVALUATION = "evaluation.json"
 METRICS_TABLE = "metrics.csv"
 MODEL_CARD = "README.md"
+MODEL_FOLDER = "model"
 CURRENT = "current.json"
 SPLITS = ("train", "validation", "test")
 
@@ -95,7 +96,7 @@ class RunLayout:
         return self.run.join("attempts", str(attempt))
 
     def model(self, attempt: int) -> S3Address:
-        return self.attempt(attempt).join("model")
+        return self.attempt(attempt).join(MODEL_FOLDER)
 
     def probe(self, attempt: int) -> S3Address:
         """A small object the prepare stage writes, reads back and deletes."""

@@ -105,20 +105,19 @@ def build_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {
+                "type": "object",
+                "properties": {
+                    "name": {
+                        "type": "string",
+                        "maxLength": names.MAX_JOB_NAME_LENGTH,
+                        "pattern": validation.NAME_PATTERN,
+                    }
+                },
+            },
             "spec": spec,
             "status": status,
         },
-        "x-kubernetes-validations": [
-            {
-                "rule": f"size(self.metadata.name) <= {names.MAX_JOB_NAME_LENGTH} "
-                f"&& self.metadata.name.matches('{validation.NAME_PATTERN}')",
-                "message": f"must have at most {names.MAX_JOB_NAME_LENGTH} characters: lower-case letters, "
-                "digits and -, beginning with a letter and ending with a letter or digit",
-                "reason": "FieldValueInvalid",
-                "fieldPath": ".metadata.name",
-            }
-        ],
     }
 
 
@@ -174,7 +173,8 @@ def _convert(node: Schema, definitions: Schema) -> Schema:
     if result.get("type") == "integer":
         result["format"] = "int64"
     if node.get("default") is not None:
-        result["default"] = {} if isinstance(node["default"], dict) else node["default"]
+        # In full and not as {}: the API server evaluates the CEL rules on a default before filling what lies below it.
+        result["default"] = _drop_nulls(node["default"])
     return result
 
 
@@ -187,6 +187,13 @@ def _resolve(node: Schema, definitions: Schema) -> Schema:
         [alternative] = [item for item in node["anyOf"] if item.get("type") != "null"]
         return _resolve(alternative, definitions) | beside
     return node
+
+
+def _drop_nulls(default: object) -> object:
+    """Leave out what is absent: null is no value of a structural schema."""
+    if isinstance(default, dict):
+        return {key: _drop_nulls(value) for key, value in default.items() if value is not None}
+    return default
 
 
 def _drop_defaults(node: Schema) -> None:

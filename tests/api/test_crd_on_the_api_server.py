@@ -14,6 +14,7 @@ from malformed import MALFORMED, Malformed
 from manifests import REMOVED, Manifest, edit_manifest, make_manifest
 
 from finetune_api import crd, group, rules, validation
+from finetune_devcluster import waiting
 
 pytestmark = pytest.mark.contract
 
@@ -28,15 +29,21 @@ def client(control_plane: Any) -> Iterator[lightkube.Client]:
     config = lightkube.KubeConfig.from_file(str(control_plane.kubeconfig))
     client = lightkube.Client(config=config, field_manager="tests")
     name = crd.build_crd()["metadata"]["name"]
-    client.apply(Crd(crd.build_crd()), force=True)
-    client.wait(Crd, name, for_conditions=["Established"])
+    client.apply(Crd.from_dict(crd.build_crd()), force=True)
+    waiting.wait_for(f"CRD {name}", lambda: _check_established(client, name), 30.0)
     yield client
     client.close()
 
 
+def _check_established(client: lightkube.Client, name: str) -> None:
+    conditions = client.get(Crd, name)["status"]["conditions"] or []
+    if ("Established", "True") not in [(item["type"], item["status"]) for item in conditions]:
+        raise waiting.NotYetError(str(conditions))
+
+
 def _create(client: lightkube.Client, manifest: Manifest, namespace: str) -> Any:
     manifest = edit_manifest(manifest, "metadata.namespace", namespace)
-    return client.create(FineTuneJob(manifest), namespace=namespace)
+    return client.create(FineTuneJob.from_dict(manifest), namespace=namespace)
 
 
 def _refusals(error: ApiError) -> list[tuple[str, str]]:
@@ -128,7 +135,7 @@ def test_an_edit_of_what_defines_the_run_is_refused(
 ) -> None:
     created = _create(client, make_manifest(), namespace)
     with pytest.raises(ApiError) as caught:
-        client.replace(FineTuneJob(edit_manifest(dict(created), path, value)))
+        client.replace(FineTuneJob.from_dict(edit_manifest(dict(created), path, value)))
     field = ".".join(path.split(".")[: 3 if path.startswith("spec.runPolicy") else 2])
     assert field in [found for found, _ in _refusals(caught.value)], caught.value
 
@@ -146,7 +153,7 @@ def test_what_may_change_on_a_running_job_is_accepted(
     path: str, value: object, client: lightkube.Client, namespace: str
 ) -> None:
     created = _create(client, make_manifest(), namespace)
-    client.replace(FineTuneJob(edit_manifest(dict(created), path, value)))
+    client.replace(FineTuneJob.from_dict(edit_manifest(dict(created), path, value)))
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
@@ -164,5 +171,5 @@ def test_a_finished_run_never_changes_its_phase(phase: str, client: lightkube.Cl
 
 def test_removing_a_defaulted_part_puts_the_default_back(client: lightkube.Client, namespace: str) -> None:
     created = _create(client, make_manifest(), namespace)
-    replaced = client.replace(FineTuneJob(edit_manifest(dict(created), "spec.split", REMOVED)))
+    replaced = client.replace(FineTuneJob.from_dict(edit_manifest(dict(created), "spec.split", REMOVED)))
     assert replaced["spec"]["split"] == {"validation": "0.1", "test": "0", "stratify": True}
