@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from finetune_devcluster import errors
+from finetune_devcluster import errors, ownership
 
 _LOG_TAIL_BYTES = 2000  # the last screenful: where a Kubernetes program names its reason
 
@@ -39,7 +39,9 @@ class ProcessGroup:
     directory: Path
     """State folder of the cluster; records go to `processes/`, logs to `logs/`."""
     prefix: tuple[str, ...] = ()
-    """Words before every command, such as `nsenter --net=…`; must replace itself by the command."""
+    """Words before every command, such as `nsenter …`; must replace itself by the command."""
+    owner: str | None = None
+    """The cluster the programs belong to; None for one that stands alone."""
 
     def start(self, name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Start `argv` in the background under `name`, with `environment` added to this process's own."""
@@ -49,7 +51,7 @@ class ProcessGroup:
         pid = os.posix_spawnp(
             command[0],
             command,
-            {**os.environ, **(environment or {})},
+            {**os.environ, **(environment or {}), **(ownership.mark(self.owner) if self.owner else {})},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

@@ -18,12 +18,12 @@ from finetune_devcluster import errors
 
 _DEBIAN_PACKAGES = {
     "apt-get": "apt",
-    "bridge": "iproute2",
     "buildah": "buildah",
     "containerd": "containerd",
     "ctr": "containerd",
     "docker-registry": "docker-registry",
     "ip": "iproute2",
+    "go": "golang-go",
     "iptables": "iptables",
     "mmdebstrap": "mmdebstrap",
     "nsenter": "util-linux",

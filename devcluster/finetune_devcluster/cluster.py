@@ -1,0 +1,120 @@
+"""A cluster as a whole: start it, find it again, stop it.
+
+`start` is idempotent: a cluster that works is returned as it is, a broken one is removed and made anew. `stop` removes
+everything the start made, also after a crash half-way, because it looks at what is there and not at what was planned.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from finetune_devcluster import binaries, cache, control_plane, errors, ownership, ports, processes, progress, state
+
+_STOP_GRACE_SECONDS = 2.0  # etcd and the API server end within 1 s (measured, 2026-11)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster."""
+
+    name: str
+    level: state.Level | Literal["existing"]
+    kubeconfig: Path
+    """The administrator's; usable by every client on this machine."""
+
+
+def start(name: str, level: state.Level, *, steps: progress.Steps | None = None, install: bool = False) -> Cluster:
+    """Start the cluster `name`, or return it when it runs.
+
+    Args:
+        name: 1 to 32 of a-z, 0-9 and `-`.
+        level: `control-plane` needs no root and has no node; `node` runs pods.
+        steps: Where to show what is done; silent by default.
+        install: With root, install missing Debian packages instead of raising.
+
+    Raises:
+        MissingProgramError: the machine lacks something; the error carries the command that installs it.
+        DevclusterError: the cluster did not come up; nothing of it is left.
+    """
+    steps = steps or progress.Steps(quiet=True)
+    with cache.locked(f"cluster-{name}"):
+        known = state.load_state(name)
+        if known and known.level != level and is_healthy(known):
+            hint = f"run `down --name {name}` first, or choose another --name"
+            raise errors.DevclusterError(f"cluster {name} (level {known.level}) must have level {level}; {hint}")
+        if known and is_healthy(known):
+            return _cluster(known)
+        _remove(name, steps)
+        try:
+            return _start_control_plane(name, binaries.build(steps, install=install), steps)
+        except BaseException:  # Ctrl-C too: whatever was begun is taken back
+            _remove(name, steps)
+            raise
+
+
+def stop(name: str, *, steps: progress.Steps | None = None) -> None:
+    """Remove the cluster `name` with everything it made; no such cluster is fine too."""
+    with cache.locked(f"cluster-{name}"):
+        _remove(name, steps or progress.Steps(quiet=True))
+
+
+def load(name: str) -> Cluster:
+    """Return the cluster `name`, started by anybody.
+
+    Raises:
+        DevclusterError: there is none, or it does not work.
+    """
+    known = state.load_state(name)
+    if known is None or not is_healthy(known):
+        raise errors.DevclusterError(f"cluster {name} (not running) must run; start it with `up --name {name}`")
+    return _cluster(known)
+
+
+def use_existing(kubeconfig: Path) -> Cluster:
+    """Return any other cluster, such as kind's or a real one; nothing of it is started or stopped here."""
+    return Cluster("existing", "existing", kubeconfig)
+
+
+def is_healthy(known: state.ClusterState) -> bool:
+    """Tell whether every program of the cluster runs and its API server is ready."""
+    directory = state.state_directory(known.name)
+    running = processes.ProcessGroup(directory).load()
+    return all(map(processes.is_running, running)) and control_plane.is_ready(directory, known.api_url)
+
+
+def _start_control_plane(name: str, programs: Path, steps: progress.Steps) -> Cluster:
+    directory = state.state_directory(name)
+    api_port, etcd_port, etcd_peer_port = ports.choose_ports(3)
+    addresses = control_plane.Addresses(
+        bind="127.0.0.1",
+        host="127.0.0.1",
+        api_port=api_port,
+        etcd_port=etcd_port,
+        etcd_peer_port=etcd_peer_port,
+        # Nobody routes it: Services have addresses here, but no node answers on them.
+        service_cidr="10.96.0.0/24",
+        service_address="10.96.0.1",
+        is_advertised=False,
+    )
+    known = state.ClusterState(name, "control-plane", addresses.api_url)
+    state.save_state(known)
+    with steps.step("start the control plane"):
+        control_plane.start(directory, programs, processes.ProcessGroup(directory, owner=name), addresses)
+    return _cluster(known)
+
+
+def _cluster(known: state.ClusterState) -> Cluster:
+    return Cluster(known.name, known.level, state.state_directory(known.name) / "kubeconfig")
+
+
+def _remove(name: str, steps: progress.Steps) -> None:
+    directory = state.state_directory(name)
+    if not directory.exists():
+        return
+    with steps.step(f"remove cluster {name}"):
+        processes.ProcessGroup(directory).stop(_STOP_GRACE_SECONDS)
+        ownership.kill_all(name)
+        shutil.rmtree(directory)

@@ -1,0 +1,71 @@
+"""Which processes of this machine belong to a cluster, found by looking at the machine.
+
+Programs the devcluster starts carry the cluster's name in their environment and pass it on to what they start, such as
+containerd's shims; containers do not, but live in the cluster's control group. So everything is found without records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_devcluster import cgroups, waiting
+
+_VARIABLE = "FINETUNE_DEVCLUSTER"
+_KILL_DEADLINE_SECONDS = 20.0  # a killed process ends at once unless the kernel waits for a disk; a guess
+
+
+@dataclass(frozen=True)
+class OwnedProcess:
+    """A process of a cluster."""
+
+    pid: int
+    command: str
+
+
+def mark(name: str) -> dict[str, str]:
+    """Return the environment that marks a process, and all it starts, as the cluster's."""
+    return {_VARIABLE: name}
+
+
+def list_processes(name: str) -> list[OwnedProcess]:
+    """Return the running processes of the cluster `name`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        # Other users' processes cannot be read, and a process may end while it is looked at.
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and _belongs(entry, name):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                found.append(OwnedProcess(int(entry.name), words[0].decode(errors="replace")))
+    return found
+
+
+def kill_all(name: str) -> None:
+    """Kill every process of the cluster `name` and wait until none is left.
+
+    Raises:
+        DeadlineError: some did not end.
+    """
+
+    def check_gone() -> None:
+        # Again and again: a process may start another while it is being killed.
+        if not (left := list_processes(name)):
+            return
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+        raise waiting.NotYetError(", ".join(f"{process.command} ({process.pid})" for process in left))
+
+    waiting.wait_for(f"end of all processes of {name}", check_gone, _KILL_DEADLINE_SECONDS)
+
+
+def _belongs(entry: Path, name: str) -> bool:
+    if f"{_VARIABLE}={name}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+        return True
+    paths = [line.rpartition(":")[2].split("/") for line in (entry / "cgroup").read_text().splitlines()]
+    return any(cgroups.group_name(name) in path for path in paths)
