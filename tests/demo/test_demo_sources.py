@@ -1,6 +1,6 @@
 """Downloads: pinned bytes or none, and a reason that tells what to do.
 
-A test that asks for `movie_files` or `noun_files` downloads again: where that package cannot be had, it skips with them.
+A test that asks for `movie_files` or `noun_files` downloads again: where that package cannot be had, both skip.
 """
 
 import dataclasses
