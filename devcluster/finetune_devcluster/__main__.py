@@ -16,7 +16,12 @@ import typer
 
 from finetune_devcluster import cluster, errors, leftovers, progress, state
 
-app = typer.Typer(no_args_is_help=True, help="A real Kubernetes on this machine, without Docker.", add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A real Kubernetes on this machine, without Docker.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 Name = Annotated[str, typer.Option(help="Which cluster; several run side by side.")]
 DEFAULT_NAME = "finetune"

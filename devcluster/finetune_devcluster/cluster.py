@@ -11,9 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune_devcluster import binaries, cache, control_plane, errors, ownership, ports, processes, progress, state
-
-_STOP_GRACE_SECONDS = 2.0  # etcd and the API server end within 1 s (measured, 2026-11)
+from finetune_devcluster import (
+    binaries,
+    cache,
+    control_plane,
+    errors,
+    network,
+    node_level,
+    processes,
+    progress,
+    sandbox,
+    state,
+)
+from finetune_devcluster import registry as image_registry
+from finetune_devcluster import s3 as s3_server
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,10 @@ class Cluster:
     level: state.Level | Literal["existing"]
     kubeconfig: Path
     """The administrator's; usable by every client on this machine."""
+    s3: s3_server.S3Server | None = None
+    """The S3 server of a node-level cluster."""
+    registry: image_registry.Registry | None = None
+    """The image registry of a node-level cluster."""
 
 
 def start(name: str, level: state.Level, *, steps: progress.Steps | None = None, install: bool = False) -> Cluster:
@@ -48,8 +63,10 @@ def start(name: str, level: state.Level, *, steps: progress.Steps | None = None,
         if known and is_healthy(known):
             return _cluster(known)
         _remove(name, steps)
+        if level == "node":
+            node_level.check_machine(install=install)
         try:
-            return _start_control_plane(name, binaries.build(steps, install=install), steps)
+            return _start(name, level, binaries.build(steps, install=install), steps)
         except BaseException:  # Ctrl-C too: whatever was begun is taken back
             _remove(name, steps)
             raise
@@ -85,29 +102,28 @@ def is_healthy(known: state.ClusterState) -> bool:
     return all(map(processes.is_running, running)) and control_plane.is_ready(directory, known.api_url)
 
 
-def _start_control_plane(name: str, programs: Path, steps: progress.Steps) -> Cluster:
+def _start(name: str, level: state.Level, programs: Path, steps: progress.Steps) -> Cluster:
     directory = state.state_directory(name)
-    api_port, etcd_port, etcd_peer_port = ports.choose_ports(3)
-    addresses = control_plane.Addresses(
-        bind="127.0.0.1",
-        host="127.0.0.1",
-        api_port=api_port,
-        etcd_port=etcd_port,
-        etcd_peer_port=etcd_peer_port,
-        # Nobody routes it: Services have addresses here, but no node answers on them.
-        service_cidr="10.96.0.0/24",
-        service_address="10.96.0.1",
-        is_advertised=False,
-    )
-    known = state.ClusterState(name, "control-plane", addresses.api_url)
+    directory.mkdir(parents=True)
+    if level == "node":
+        known = node_level.start(directory, name, programs, steps)
+    else:
+        addresses = control_plane.loopback_addresses()
+        with steps.step("start the control plane"):
+            control_plane.start(directory, programs, processes.ProcessGroup(directory, owner=name), addresses)
+        known = state.ClusterState(name, level, addresses.api_url)
     state.save_state(known)
-    with steps.step("start the control plane"):
-        control_plane.start(directory, programs, processes.ProcessGroup(directory, owner=name), addresses)
     return _cluster(known)
 
 
 def _cluster(known: state.ClusterState) -> Cluster:
-    return Cluster(known.name, known.level, state.state_directory(known.name) / "kubeconfig")
+    directory = state.state_directory(known.name)
+    config = directory / "kubeconfig"
+    if known.level == "control-plane":
+        return Cluster(known.name, known.level, config)
+    node_address = network.Network(known.network_index).node_address
+    server = s3_server.load(directory / node_level.S3_FOLDER, node_address, s3_server.CLUSTER_PORT)
+    return Cluster(known.name, known.level, config, server, image_registry.describe(node_address))
 
 
 def _remove(name: str, steps: progress.Steps) -> None:
@@ -115,6 +131,6 @@ def _remove(name: str, steps: progress.Steps) -> None:
     if not directory.exists():
         return
     with steps.step(f"remove cluster {name}"):
-        processes.ProcessGroup(directory).stop(_STOP_GRACE_SECONDS)
-        ownership.kill_all(name)
+        sandbox.remove(name)
+        # The last: while it is there, `status` shows the cluster and `down` finds it.
         shutil.rmtree(directory)

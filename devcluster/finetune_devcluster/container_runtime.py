@@ -49,8 +49,8 @@ disabled_plugins = [
 """
 
 
-def start(box: sandbox.Sandbox, binaries: Path) -> None:
-    """Start containerd, wait until it answers, and give it the images no registry has."""
+def launch(box: sandbox.Sandbox) -> None:
+    """Start containerd."""
     plugins = programs.find_program("ptp").parent
     config = box.directory / "containerd.toml"
     config.write_text(
@@ -59,6 +59,10 @@ def start(box: sandbox.Sandbox, binaries: Path) -> None:
     (box.directory / "cni").mkdir()
     (box.directory / "cni" / "10-devcluster.conflist").write_text(json.dumps(_network_config(box.net)))
     box.group.start("containerd", [str(programs.find_program("containerd")), f"--config={config}"])
+
+
+def wait_until_ready(box: sandbox.Sandbox, binaries: Path) -> None:
+    """Wait until containerd answers, and give it the images no registry has."""
     waiting.wait_for("containerd", lambda: _check_answers(box), _READY_DEADLINE_SECONDS)
     for program, image in (("pause", PAUSE_IMAGE), ("coredns", COREDNS_IMAGE)):
         _import_image(box, binaries / program, image)

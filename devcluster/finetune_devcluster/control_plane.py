@@ -13,10 +13,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_devcluster import api_client, certificates, kubeconfig, processes, waiting
-
-NODE_NAME = "node1"
-API_PORT_IN_NAMESPACE = 6443  # kubeadm's
+from finetune_devcluster import api_client, certificates, kubeconfig, network, ports, processes, waiting
 
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 # Measured: 2 s on an idle machine with two cores, 2026-11; the rest is room for a loaded one.
@@ -68,6 +65,37 @@ def start(directory: Path, binaries: Path, group: processes.ProcessGroup, addres
     )
     waiting.wait_for("controllers", lambda: _check_controllers(group, admin_config), _READY_DEADLINE_SECONDS)
     return admin_config
+
+
+def loopback_addresses() -> Addresses:
+    """Return free addresses for a control plane without a node."""
+    api_port, etcd_port, etcd_peer_port = ports.choose_ports(3)
+    return Addresses(
+        bind="127.0.0.1",
+        host="127.0.0.1",
+        api_port=api_port,
+        etcd_port=etcd_port,
+        etcd_peer_port=etcd_peer_port,
+        # Nobody routes it: Services have addresses here, but no node answers on them.
+        service_cidr="10.96.0.0/24",
+        service_address="10.96.0.1",
+        is_advertised=False,
+    )
+
+
+def node_addresses(net: network.Network) -> Addresses:
+    """Return the addresses of a control plane beside its node, on the ports kubeadm takes."""
+    return Addresses(
+        # Loopback and the pair; pods come through the Service `kubernetes`.
+        bind="0.0.0.0",  # noqa: S104 - inside a network of its own, with no way out of this machine
+        host=net.node_address,
+        api_port=6443,
+        etcd_port=2379,
+        etcd_peer_port=2380,
+        service_cidr=net.service_cidr,
+        service_address=net.api_service_address,
+        is_advertised=True,
+    )
 
 
 def is_ready(directory: Path, api_url: str) -> bool:

@@ -99,51 +99,50 @@ class S3Server:
 def start_s3(directory: Path) -> Iterator[S3Server]:
     """Run an S3 server on loopback with free ports and its data in `directory`; stop it at the end. Needs no root."""
     group = processes.ProcessGroup(directory)
-    server = start(directory, group, "127.0.0.1", ports.choose_ports(1)[0])
     try:
+        server = launch(group, "127.0.0.1", ports.choose_ports(1)[0])
+        wait_until_ready(server, group)
         yield server
     finally:
-        stop(directory, group)
+        # Killed at once: asked politely it takes 16 s (measured, 2026-11), and nobody reads this data again.
+        group.stop(0)
+        for path in sockets(directory):
+            path.unlink(missing_ok=True)
 
 
-def start(directory: Path, group: processes.ProcessGroup, address: str, port: int) -> S3Server:
-    """Start the server in `group`, listening for S3 on `address`:`port`, and wait until it can store an object."""
+def launch(group: processes.ProcessGroup, address: str, port: int) -> S3Server:
+    """Start the server in `group`, listening for S3 on `address`:`port`, with its data in the folder of `group`."""
     weed = str(programs.find_program("weed"))
+    directory = group.directory
     (directory / "data").mkdir(parents=True, exist_ok=True)
     if not (directory / "identities.json").exists():
         _save_identities(directory, [_new_identity("admin", ADMIN_ACTIONS)])
     inner_ports = ports.choose_ports(7)
     (directory / "ports.json").write_text(json.dumps(inner_ports))
     group.start(_PROCESS_NAME, _command(weed, directory, address, port, inner_ports), {"HOME": str(directory)})
-    server = S3Server(directory, f"http://{address}:{port}")
+    return S3Server(directory, f"http://{address}:{port}")
 
-    def check_ready() -> None:
+
+def wait_until_ready(server: S3Server, group: processes.ProcessGroup) -> None:
+    """Wait until the server answers, and on loopback until it can store an object at once."""
+    master = json.loads((server.directory / "ports.json").read_text())[0]
+
+    def check() -> None:
         group.check_running(_PROCESS_NAME)
         if "AccessDenied" not in (seen := _fetch_error(server.endpoint_url, {})):
             raise waiting.NotYetError(f"S3 answers {seen or 'nothing'}")
         # A first object put before a volume can take it waits 5 s in the server's own retries (measured, 2026-11).
-        if "error" in _fetch_error(f"http://127.0.0.1:{inner_ports[0]}/dir/assign", {}):
+        if not group.prefix and "error" in _fetch_error(f"http://127.0.0.1:{master}/dir/assign", {}):
             raise waiting.NotYetError("no volume takes objects yet")
 
-    waiting.wait_for(f"S3 server at {server.endpoint_url}", check_ready, _START_DEADLINE_SECONDS)
-    return server
+    waiting.wait_for(f"S3 server at {server.endpoint_url}", check, _START_DEADLINE_SECONDS)
 
 
 def load(directory: Path, address: str, port: int) -> S3Server:
     """Return the server that another process started in `directory`."""
     if not (directory / "identities.json").exists():
-        raise errors.DevclusterError(
-            f"{directory} (no identities.json) must hold an S3 server; start the cluster again"
-        )
+        raise errors.DevclusterError(f"{directory} (no identities.json) must hold an S3 server; start it again")
     return S3Server(directory, f"http://{address}:{port}")
-
-
-def stop(directory: Path, group: processes.ProcessGroup) -> None:
-    """Stop the server and remove its sockets; the data stays in `directory`."""
-    # Killed at once: asked politely it takes 16 s (measured, 2026-11), and nobody reads this data again.
-    group.stop(0, [_PROCESS_NAME])
-    for path in sockets(directory):
-        path.unlink(missing_ok=True)
 
 
 def sockets(directory: Path) -> list[Path]:
