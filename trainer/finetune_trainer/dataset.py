@@ -249,10 +249,11 @@ def split_samples(
         splits["train"] += [sample for group in members for sample in group]
     for name, members_of_split in splits.items():
         if not members_of_split:
+            blamed = name if name in fractions else next(iter(fractions))
             raise DataError(
-                f"spec.split ({', '.join(f'{key} {value:g}' for key, value in fractions.items())}) must leave a row in"
-                f" every part; {len(samples)} rows, {len(groups)} of them different, leave none in {name}",
-                "give more rows, other shares, or files of their own for validation and test.",
+                f"spec.split.{blamed} ({fractions[blamed]:g}) must leave a row in every part; of {len(samples)} rows,"
+                f" {len(groups)} of them different, {name} would get 0 rows",
+                "give more rows, another share, or files of their own for validation and test.",
             )
         members_of_split.sort(key=lambda sample: sample.row)
     return splits

@@ -1,0 +1,384 @@
+"""The base model as files and facts: what may be fetched, whether it is whole and safe, and what it can be trained for.
+
+Weights are never loaded here: names, shapes and types come from the headers of safetensors and GGUF. Pickled weights are
+never even downloaded, and a model that needs code of its own is refused.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import safetensors
+from finetune_api import artifacts
+from finetune_api.artifacts import FileEntry
+from finetune_api.errors import ConfigError, ModelError
+from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_trainer.storage import RemoteFile, Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
+"""Formats that run code when they are loaded, or that only other frameworks read."""
+FETCHED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+ALL_LINEAR = "all-linear"
+
+_REMEDY_FOLDER = "upload the whole folder of the model, with weights in safetensors."
+_MAX_CONFIG_BYTES = 4 * 2**20
+_MAX_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What of the base model is fetched."""
+
+    files: list[RemoteFile]
+    gguf_file: str | None
+    """Name of the one file, for a GGUF model."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the headers and the configuration say."""
+
+    model_type: str
+    num_parameters: int
+    dtype: str
+    """Type most weights are stored in, as the file calls it: `BF16`, `F32`, `Q4_1` …"""
+    linear_shapes: dict[str, tuple[int, int]]
+    """Path and shape of every linear layer but the head and the embeddings; empty where names can't be told."""
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    vocabulary_size: int
+    max_positions: int | None
+    """Tokens the model has positions for; None where positions are relative."""
+    is_decoder: bool
+    """Whether the configuration calls an encoder's architecture a decoder."""
+
+
+def list_model(store: Store, source: ModelSource) -> ModelFiles:
+    """Decide what to fetch of the base model.
+
+    Raises:
+        ModelError: weights are missing, or only there in a format that isn't safe.
+        FineTuneError: as the store answers.
+    """
+    found = store.list_files(artifacts.parse_s3_uri(source.uri))
+    where = f"spec.model.uri ({source.uri})"
+    if len(found) == 1 and source.uri.endswith(found[0].address.key):
+        if not found[0].suffix_name.endswith(".gguf"):
+            raise ModelError(
+                f"{where} must be a folder of safetensors or one .gguf file; it is {found[0].name}", _REMEDY_FOLDER
+            )
+        return ModelFiles(found, found[0].name, [])
+    # Only the top level: folders below hold other formats (onnx, openvino) and earlier checkpoints.
+    top = [file for file in found if "/" not in file.name]
+    names = [file.name for file in top]
+    pickled = [name for name in names if name.lower().endswith(PICKLED_SUFFIXES)]
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if not weights:
+        raise ModelError(
+            f"{where} must hold weights in safetensors; {_describe_absence(names, pickled)}", _REMEDY_FOLDER
+        )
+    if "config.json" not in names:
+        kind = "an adapter, not a whole model" if "adapter_config.json" in names else "no config.json"
+        raise ModelError(f"{where} must hold config.json beside its weights; it has {kind}", _REMEDY_FOLDER)
+    if not set(TOKENIZER_FILES) & set(names):
+        raise ModelError(
+            f"{where} must hold a tokenizer; none of {', '.join(TOKENIZER_FILES)} is there", _REMEDY_FOLDER
+        )
+    warnings = [f"{where}: {', '.join(pickled)} are left out; only safetensors are read"] if pickled else []
+    return ModelFiles(select_files(found), None, warnings)
+
+
+def select_files(found: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Choose what to fetch of what was found: one GGUF file, or the top level of a folder without pickled weights."""
+    if len(found) == 1:
+        return list(found)
+    return [file for file in found if "/" not in file.name and file.suffix_name.endswith(FETCHED_SUFFIXES)]
+
+
+def _describe_absence(names: Sequence[str], pickled: Sequence[str]) -> str:
+    if pickled:
+        return f"it has only {', '.join(pickled)}, a format that can run code when it is read"
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if ggufs:
+        return f"it has {', '.join(ggufs)}; give the file itself as spec.model.uri"
+    return "it has none"
+
+
+def check_pin(source: ModelSource, entries: Sequence[FileEntry], gguf_file: str | None) -> str:
+    """Return the model's digest after comparing it with the one in the spec.
+
+    A file's digest is its sha256, a folder's that of the list of sha256 and name over the files that are read.
+
+    Raises:
+        ModelError: the model isn't the one that was pinned.
+    """
+    digest = entries[0].sha256 if gguf_file else artifacts.compute_digest(list(entries))
+    if source.sha256 and source.sha256 != digest:
+        raise ModelError(
+            f"spec.model.sha256 ({source.sha256}) must be the digest of {source.uri}, which is {digest}",
+            "check where the model comes from before you change the digest.",
+        )
+    return digest
+
+
+def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> ModelFacts:
+    """Read configuration and headers of a fetched model.
+
+    Raises:
+        ModelError: a file is cut short or damaged, or the architecture is unknown or needs code of its own.
+    """
+    where = f"spec.model.uri ({source.uri})"
+    if gguf_file is None:
+        _check_code(folder, where)
+        parameters = _read_safetensors(folder, where)
+    else:
+        parameters = _read_gguf(folder / gguf_file, where)
+    config = _load_config(folder, gguf_file, where)
+    shapes = {name: shape for name, shape, _ in parameters}
+    dtypes: dict[str, int] = {}
+    for _, shape, dtype in parameters:
+        dtypes[dtype] = dtypes.get(dtype, 0) + math.prod(shape)
+    text = config.get_text_config()
+    hidden = int(getattr(text, "hidden_size", 0) or 0)
+    return ModelFacts(
+        model_type=str(config.model_type),
+        num_parameters=sum(map(math.prod, shapes.values())),
+        dtype=max(dtypes, key=lambda name: dtypes[name]),
+        linear_shapes=_find_linear(shapes, gguf_file is not None),
+        num_layers=int(getattr(text, "num_hidden_layers", 0) or 0),
+        hidden_size=hidden,
+        intermediate_size=int(getattr(text, "intermediate_size", 0) or 4 * hidden),
+        vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
+        max_positions=_find_max_positions(text),
+        is_decoder=bool(getattr(config, "is_decoder", False)),
+    )
+
+
+def _check_code(folder: Path, where: str) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes()[:_MAX_CONFIG_BYTES])
+    except ValueError as error:
+        raise ModelError(f"{where}: config.json must be JSON; {error}", "upload the file again.") from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type not in CONFIG_MAPPING_NAMES:
+        # auto_map names Python files in the folder; they are code of whoever made the model.
+        needs = "needs code of its own, which is never run" if "auto_map" in (config or {}) else "is not known"
+        raise ModelError(
+            f"{where}: config.json model_type ({model_type}) must be an architecture of transformers; it {needs}",
+            "use a model of an architecture that transformers knows.",
+        )
+
+
+def _load_config(folder: Path, gguf_file: str | None, where: str) -> Any:  # noqa: ANN401 - each architecture has its class
+    from transformers import AutoConfig
+
+    arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{where} must have a configuration that can be read; {_shorten(error)}", "upload the model again."
+        ) from error
+
+
+def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a fetched model.
+
+    Raises:
+        ModelError: it can't be loaded, or needs code of its own.
+    """
+    from transformers import AutoTokenizer
+
+    arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **arguments
+        )
+    except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {_shorten(error)}",
+            "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) must hold a fast tokenizer; {type(tokenizer).__name__} is not",
+            "save the tokenizer as tokenizer.json.",
+        )
+    return tokenizer
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
+    parameters = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict: it can't be iterated
+                    part = file.get_slice(name)
+                    parameters.append((name, tuple(part.get_shape()), str(part.get_dtype())))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{where}: {path.name} must be a whole safetensors file; {_shorten(error)}", "upload the file again."
+            ) from error
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        listed = json.loads(index.read_bytes()).get("weight_map", {})
+        if missing := sorted(set(listed.values()) - {path.name for path in folder.glob("*.safetensors")}):
+            raise ModelError(
+                f"{where}: {index.name} lists files that must be there; {', '.join(missing)} are not", _REMEDY_FOLDER
+            )
+    return parameters
+
+
+def _read_gguf(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
+    try:
+        reader = gguf.GGUFReader(path)
+        parameters = [
+            # GGUF names the fastest dimension first.
+            (tensor.name, tuple(reversed([int(size) for size in tensor.shape])), tensor.tensor_type.name)
+            for tensor in reader.tensors
+        ]
+    except (ValueError, IndexError, KeyError, OSError, OverflowError) as error:
+        raise ModelError(
+            f"{where} must be a whole GGUF file; it is cut short or damaged ({_shorten(error)})",
+            "upload the file again.",
+        ) from error
+    if not parameters:
+        raise ModelError(f"{where} must be a GGUF file with weights; it has none", "upload the model's file.")
+    return parameters
+
+
+# How transformers calls what GGUF abbreviates, for the Llama family and its relatives.
+_GGUF_LINEAR = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_NOT_LINEAR = ("embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
+
+
+def _find_linear(shapes: dict[str, tuple[int, ...]], is_gguf: bool) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for name, shape in shapes.items():
+        path = name.removesuffix(".weight")
+        if len(shape) != 2 or path == name:
+            continue
+        if is_gguf:
+            layer, _, last = path.rpartition(".")
+            if not layer.startswith("blk."):
+                continue
+            if last not in _GGUF_LINEAR:
+                return {}  # another family: its names can't be told from here, the train stage checks them
+            path = f"model.layers.{layer.removeprefix('blk.')}.{_GGUF_LINEAR[last]}"
+        elif any(word in path.lower() for word in _NOT_LINEAR):
+            continue
+        found[path] = (shape[0], shape[1])
+    return found
+
+
+# Their first position is the padding index plus one, so as many positions are never used.
+_SHIFTED_POSITIONS = {"camembert", "data2vec-text", "ibert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xmod"}
+
+
+def _find_max_positions(config: Any) -> int | None:  # noqa: ANN401 - each architecture has its class
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return None
+    shift = int(config.pad_token_id or 0) + 1 if config.model_type in _SHIFTED_POSITIONS else 0
+    return int(positions) - shift
+
+
+def check_fit(facts: ModelFacts, tokenizer: "PreTrainedTokenizerBase", spec: FineTuneJobSpec) -> None:
+    """Check that the model can be trained as the spec says.
+
+    Raises:
+        ModelError: the architecture doesn't fit the task, the tokenizer knows more tokens than the model, or a LoRA
+            target is not in it.
+        ConfigError: maxLength is above the model's positions.
+    """
+    fitting = find_tasks(facts)
+    if spec.task not in fitting:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}) must be a model for {spec.task}; architecture {facts.model_type} fits"
+            f" {', '.join(fitting) or 'no task'}",
+            f"choose a model that fits, or spec.task {fitting[0]}." if fitting else "choose another model.",
+        )
+    if len(tokenizer) > facts.vocabulary_size > 0:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}): the tokenizer ({len(tokenizer)} tokens) must not know more tokens than"
+            f" the model ({facts.vocabulary_size})",
+            "upload the tokenizer that belongs to the model.",
+        )
+    if facts.max_positions is not None and spec.training.max_length > facts.max_positions:
+        raise ConfigError(
+            f"spec.training.maxLength ({spec.training.max_length}) must be at most {facts.max_positions}, the positions"
+            f" of {spec.model.uri}",
+            f"set it to {facts.max_positions} or less.",
+        )
+    check_targets(facts, spec.method.lora.target_modules if spec.method.kind == "LoRA" else [ALL_LINEAR])
+
+
+def check_targets(facts: ModelFacts, targets: Sequence[str]) -> None:
+    """Check that each LoRA target names a linear layer, where the names are known.
+
+    Raises:
+        ModelError: a target matches nothing.
+    """
+    paths = facts.linear_shapes
+    unknown = [name for name in targets if name != ALL_LINEAR and not match_linear(facts, [name])]
+    if not paths or not unknown:
+        return
+    known = sorted({path.rpartition(".")[2] for path in paths})
+    nearest = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ModelError(
+        f"spec.method.lora.targetModules ({', '.join(unknown)}) must name linear layers of the model, which has"
+        f" {', '.join(known[:_MAX_NAMES_SHOWN])}{hint}",
+        f"use names from this list, or {ALL_LINEAR}.",
+    )
+
+
+def match_linear(facts: ModelFacts, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the linear layers that LoRA targets mean: a target is the end of a layer's path, at a dot."""
+    if ALL_LINEAR in targets:
+        return facts.linear_shapes
+    return {
+        path: shape
+        for path, shape in facts.linear_shapes.items()
+        if any(path == target or path.endswith(f".{target}") for target in targets)
+    }
+
+
+def find_tasks(facts: ModelFacts) -> list[Task]:
+    """Return the tasks an architecture can be trained for."""
+    from transformers.models.auto import modeling_auto
+
+    tasks = []
+    if facts.model_type in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        tasks.append(Task.SEQUENCE_CLASSIFICATION)
+    # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
+    is_encoder = facts.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.is_decoder
+    if facts.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder:
+        tasks += [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
+    return tasks
