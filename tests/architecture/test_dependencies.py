@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 def _read_constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = (re.fullmatch(r"([a-z0-9._-]+)==(\S+)(?: ;.*)?", line) for line in lines if line and not line.startswith("#"))
+    pins = (
+        re.fullmatch(r"([a-z0-9._-]+)==(\S+)(?: ;.*)?", line) for line in lines if line and not line.startswith("#")
+    )
     return {pin[1]: pin[2] for pin in pins if pin}
 
 
@@ -41,7 +43,9 @@ def test_every_requirement_is_pinned_once_and_its_pin_fits() -> None:
 
 def test_every_line_of_the_constraints_is_an_exact_pin() -> None:
     lines = [
-        line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip() and not line.startswith("#")
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
     ]
     assert [line for line in lines if "==" not in line] == []
     assert len(_read_constraints()) == len(lines)

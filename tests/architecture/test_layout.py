@@ -25,7 +25,7 @@ def _find_modules() -> list[Path]:
 
 @pytest.mark.parametrize("folder", CODE_FOLDERS)
 def test_a_code_folder_holds_exactly_its_one_package(folder: str) -> None:
-    found = {path.name for path in (ROOT / folder).iterdir() if path.name != "__pycache__"}
+    found = {path.name for path in (ROOT / folder).iterdir() if not path.name.startswith((".", "__"))}
     assert found - FOLDERS_OF_OTHER_THINGS.get(folder, set()) == {f"finetune_{folder}"}
 
 

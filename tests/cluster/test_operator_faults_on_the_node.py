@@ -1,0 +1,136 @@
+"""The operator dies, the user suspends and deletes: runs end the same, with one Job per stage and attempt."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bad_inputs
+import pytest
+from manifests import make_manifest
+
+from finetune_api import group
+from finetune_api.status import ConditionType, FineTuneJobStatus, Phase, is_true
+from finetune_demo import runs
+from finetune_devcluster import waiting
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "faults"
+DEADLINE_SECONDS = 300.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rows(product: Any) -> None:
+    """A namespace and sixty rows to train on."""
+    product.make_namespace(NAMESPACE)
+    product.upload("datasets", {"faults/train.jsonl": bad_inputs.write_jsonl(bad_inputs.make_rows())})
+
+
+def _apply(product: Any, name: str, epochs: str = "1") -> None:
+    manifest = make_manifest(
+        name=name,
+        namespace=NAMESPACE,
+        spec__data=[
+            {
+                "name": "movies",
+                "train": {"uri": "s3://datasets/faults/train.jsonl"},
+                "columns": {"text": "sentence", "label": "label"},
+            }
+        ],
+        spec__output__uri=f"s3://runs/{name}",
+        spec__training={"epochs": epochs, "maxLength": 32, "learningRate": "1e-3"},
+    )
+    runs.apply_run(product.client, product.make_job(manifest))
+
+
+def _wait(product: Any, name: str, is_reached: Callable[[FineTuneJobStatus], bool]) -> FineTuneJobStatus:
+    return runs.wait_until(product.client, NAMESPACE, [name], is_reached=is_reached, deadline_seconds=DEADLINE_SECONDS)[
+        name
+    ]
+
+
+def _find_operator_processes() -> list[int]:
+    """Process ids on this machine that run the operator inside a container of the cluster."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"finetune_operator" in arguments and arguments[0].endswith(b"python"):
+            found.append(int(path.parent.name))
+    return found
+
+
+def _kill_operator() -> None:
+    for process in waiting.wait_for("an operator process", _require_operator, 60.0):
+        os.kill(process, signal.SIGKILL)
+
+
+def _require_operator() -> list[int]:
+    found = _find_operator_processes()
+    if not found:
+        raise waiting.NotYetError("no operator process")
+    return found
+
+
+MOMENTS: dict[str, Callable[[FineTuneJobStatus], bool]] = {
+    "just-applied": lambda _: True,
+    "prepare-recorded": lambda status: bool(status.attempts),
+    "validating": lambda status: status.phase == Phase.VALIDATING,
+    "validated": lambda status: is_true(status.conditions, ConditionType.VALIDATED),
+    "training": lambda status: status.phase == Phase.TRAINING,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_ends_the_same_when_the_operator_is_killed(moment: str, product: Any) -> None:
+    name = f"killed-{moment}"
+    _apply(product, name)
+    _wait(product, name, MOMENTS[moment])
+    _kill_operator()
+    status = _wait(product, name, runs.is_finished)
+    assert status.phase == Phase.SUCCEEDED, status.failure
+    assert [(attempt.stage, attempt.number) for attempt in status.attempts] == [("prepare", 1), ("train", 1)]
+    assert product.list_jobs(NAMESPACE, name) == sorted(attempt.job for attempt in status.attempts)
+
+
+def test_a_suspended_run_has_no_pods_and_goes_on_with_the_next_attempt(product: Any) -> None:
+    _apply(product, "paused", epochs="40")
+    _wait(product, "paused", lambda status: status.phase == Phase.TRAINING)
+    product.patch_job(NAMESPACE, "paused", {"spec": {"runPolicy": {"suspend": True}}})
+    status = _wait(product, "paused", lambda status: is_true(status.conditions, ConditionType.SUSPENDED))
+    assert status.phase == Phase.SUSPENDED
+    assert product.list_pods(NAMESPACE, "paused", phase="Running") == []
+    product.patch_job(NAMESPACE, "paused", {"spec": {"runPolicy": {"suspend": False}}})
+    status = _wait(product, "paused", runs.is_finished)
+    assert status.phase == Phase.SUCCEEDED, status.failure
+    assert [(attempt.stage, attempt.number, attempt.counted) for attempt in status.attempts] == [
+        ("prepare", 1, False),
+        ("train", 1, False),
+        ("train", 2, False),
+    ]
+
+
+def test_deleting_a_running_job_removes_its_jobs_and_pods_and_publishes_nothing(product: Any) -> None:
+    _apply(product, "dropped", epochs="40")
+    _wait(product, "dropped", lambda status: status.phase == Phase.TRAINING)
+    product.delete_job(NAMESPACE, "dropped")
+    product.wait_gone(NAMESPACE, "dropped")
+    assert product.list_jobs(NAMESPACE, "dropped") == []
+    assert product.list_pods(NAMESPACE, "dropped") == []
+    assert [key for key in product.list_keys("runs", "dropped") if key.endswith("manifest.json")] == []
+
+
+def test_trainer_pods_meet_pod_security_restricted_and_carry_no_token(product: Any) -> None:
+    _apply(product, "pod-facts")
+    _wait(product, "pod-facts", runs.is_finished)
+    pods = product.list_pods(NAMESPACE, "pod-facts")
+    assert [pod["metadata"]["labels"][group.LABEL_STAGE] for pod in pods] == ["prepare", "train"]
+    for pod in pods:
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        environment = {item["name"]: item for item in pod["spec"]["containers"][0]["env"]}
+        assert "value" not in environment["AWS_SECRET_ACCESS_KEY"]
