@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from finetune_cli import exit_codes
+
 if TYPE_CHECKING:
     import typer
-
-USAGE_EXIT_CODE = 2
-"""What click ends with on wrong arguments, and linters on anything that kept them from checking."""
 
 _EXTRA = ("typer", "rich")
 
@@ -52,5 +51,5 @@ def app() -> None:
             f"finetune (without {missing}) must have the extra cli installed; "
             "run: pip install 'finetune-operator[cli]'\n"
         )
-        raise SystemExit(USAGE_EXIT_CODE) from error
+        raise SystemExit(exit_codes.UNCHECKED) from error
     application()

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from finetune_api import crd, group, names, validation
-from finetune_cli.validate import UNCHECKED_EXIT_CODE
+from finetune_cli import exit_codes
 
 Schema = dict[str, Any]
 
@@ -35,7 +35,7 @@ def schema(
         output.write_text(text)
     except OSError as error:
         typer.echo(f"--output ({output}) must be a writable file; {error.strerror}", err=True)
-        raise typer.Exit(UNCHECKED_EXIT_CODE) from error
+        raise typer.Exit(exit_codes.UNCHECKED) from error
 
 
 def build_json_schema() -> Schema:

@@ -13,11 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from finetune_api import group
-from finetune_cli import findings, report, sources
+from finetune_cli import exit_codes, findings, report, sources
 from finetune_cli.report import Format
-
-INVALID_EXIT_CODE = 1
-UNCHECKED_EXIT_CODE = 2
 
 
 def validate(
@@ -39,14 +36,14 @@ def validate(
         loaded = sources.load_sources(files, sys.stdin.buffer)
     except sources.UnreadableError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(UNCHECKED_EXIT_CODE) from error
+        raise typer.Exit(exit_codes.UNCHECKED) from error
     result = findings.check_sources(loaded)
     _show(report.BUILDERS[output_format](result), output_format)
     if result.findings:
-        raise typer.Exit(INVALID_EXIT_CODE)
+        raise typer.Exit(exit_codes.INVALID)
     if not result.valid:
         typer.echo(f"files must hold at least one {group.KIND} of {group.API_VERSION}; they hold none", err=True)
-        raise typer.Exit(UNCHECKED_EXIT_CODE)
+        raise typer.Exit(exit_codes.UNCHECKED)
 
 
 def _show(text: str, output_format: Format) -> None:
@@ -59,4 +56,4 @@ def _show(text: str, output_format: Format) -> None:
     for line in lines:
         place, separator, rest = line.partition(": ")
         console.print(Text.assemble((place, "bold"), separator, rest))
-    console.print(Text(summary, style="red" if " 0 invalid" not in summary or "error" in summary else "green"))
+    console.print(Text(summary, style="red" if "error" in summary else "green"))

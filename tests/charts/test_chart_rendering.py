@@ -14,7 +14,7 @@ import yaml
 from chart_rendering import CHART, MONITORS, REQUIRED, find, identify, merge, render
 
 from finetune_api import crd, group, run, validation
-from finetune_operator import settings
+from finetune_operator import cluster, settings
 
 GOLDEN = Path(__file__).parent / "golden"
 MINORS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
@@ -114,11 +114,18 @@ def test_in_namespaces_the_rights_are_exactly_these() -> None:
     assert found == list(yaml.safe_load_all((GOLDEN / "namespaced_rbac.yaml").read_text()))
 
 
-def test_the_operator_has_no_right_on_what_it_never_needs() -> None:
+def test_the_operator_has_exactly_the_rights_it_asks_for_at_its_start() -> None:
     [role] = [item for item in find(render(), "ClusterRole") if item["metadata"]["name"] == "tuning-finetune-operator"]
-    resources = {resource.partition("/")[0] for rule in role["rules"] for resource in rule["resources"]}
-    assert resources == {"finetunejobs", "jobs", "pods", "events"}
-    assert "*" not in json.dumps(role["rules"])
+    granted = {
+        (api_group, resource, verb)
+        for rule in role["rules"]
+        for api_group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    needed = {(api_group, resource, verb) for api_group, resource, verbs in cluster.RULES for verb in verbs}
+    assert granted == needed
+    assert {resource.partition("/")[0] for _, resource, _ in granted} == {"finetunejobs", "jobs", "pods", "events"}
 
 
 def test_the_crd_is_the_one_of_the_code_with_labels_and_a_policy() -> None:

@@ -45,14 +45,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* What the operator may do to the objects of a namespace; the same rules in a ClusterRole or in Roles. */}}
+{{/* What the operator may do to the objects of a namespace, in a ClusterRole or in Roles: what its cluster.py needs. */}}
 {{- define "finetune-operator.rules" -}}
 - apiGroups: [finetune.dev]
   resources: [finetunejobs]
   verbs: [get, list, watch]
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # blockOwnerDeletion on child Jobs needs it where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/finalizers]
@@ -62,9 +62,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # list: why a Job can't create its pods stands only in an Event.
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
-  verbs: [create, patch, list]
+  verbs: [create, list]
 {{- end }}
