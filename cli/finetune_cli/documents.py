@@ -19,6 +19,7 @@ MAX_DEPTH = 64
 """Deepest nesting, aliases followed. A choice: a FineTuneJob has 6 levels, a CustomResourceDefinition about 30."""
 MAX_NODES = 200_000
 """Most values of one document, aliases followed. A choice: beyond what 1 MiB of ordinary YAML holds."""
+_TOO_LARGE = f"it has more than {MAX_NODES:,} values, aliases followed"
 
 _TAG_PREFIX = "tag:yaml.org,2002:"
 _MERGE_TAG = f"{_TAG_PREFIX}merge"
@@ -103,6 +104,8 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if node is not None and id(node) not in self.extents:
             self.extents[id(node)] = self._measure(node, mark)
+        if len(self.extents) > MAX_NODES:
+            raise _refuse(_TOO_LARGE, mark)
         return node
 
     def _measure(self, node: yaml.Node, mark: yaml.Mark) -> tuple[int, int]:
@@ -113,7 +116,7 @@ class _Loader(yaml.SafeLoader):
         size = 1 + sum(extent[0] for extent in below)
         depth = 1 + max((extent[1] for extent in below), default=0)
         if size > MAX_NODES:
-            raise _refuse(f"with aliases it has more than {MAX_NODES:,} values", mark)
+            raise _refuse(_TOO_LARGE, mark)
         if depth > MAX_DEPTH:
             raise _refuse(f"with aliases it is nested deeper than {MAX_DEPTH} levels", mark)
         return size, depth

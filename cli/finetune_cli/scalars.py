@@ -20,6 +20,8 @@ _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _OLD_OCTAL = re.compile(r"^([-+]?)0([0-7]+)$")
 _MAX_INTEGER = 2**64 - 1
 _MIN_INTEGER = -(2**63)
+_MAX_DIGITS = 400
+"""Longest word tried as an integer. Far beyond 64 bits; Python refuses to convert some thousand digits."""
 
 
 class WrittenFloat(float):
@@ -50,7 +52,7 @@ def parse_plain(text: str) -> Scalar:
     if text[0] not in "+-.0123456789":
         return text
     digits = text if text[0] == "." else text.replace("_", "")
-    if _INTEGER.match(digits):
+    if len(digits) <= _MAX_DIGITS and _INTEGER.match(digits):
         number = int(_OLD_OCTAL.sub(r"\g<1>0o\g<2>", digits), 0)
         if _MIN_INTEGER <= number <= _MAX_INTEGER:
             return number

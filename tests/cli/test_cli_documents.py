@@ -43,6 +43,10 @@ def test_a_number_remembers_how_it_was_written() -> None:
     assert [f"{scalars.parse_plain(word)}" for word in ("2e-4", "1_0.50", "5.")] == ["2e-4", "1_0.50", "5."]
 
 
+def test_a_number_of_a_million_digits_is_text_to_kubectl_and_to_us() -> None:
+    assert [type(scalars.parse_plain(word)) for word in ("1" * 1_000_000, "0x" + "f" * 1_000_000)] == [str, str]
+
+
 def test_every_field_has_the_line_it_begins_in() -> None:
     text = "a: 1\nb:\n- c: 2\n  d: {e: 3,\n      f: 4}\n- x\n---\n\ng: 5\n"
     first, second = documents.parse_documents(text)
@@ -120,13 +124,14 @@ def _nest_aliases(width: int, levels: int) -> str:
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        (_nest_aliases(9, 9), "with aliases it has more than 200,000 values"),
+        (_nest_aliases(9, 9), "it has more than 200,000 values, aliases followed"),
         (_nest_aliases(1, 30_000), "with aliases it is nested deeper than 64 levels"),
         ("[" * 500_000, "it is nested deeper than 64 levels"),
         ("{a: " * 200_000, "it is nested deeper than 64 levels"),
+        ("[" + "a," * 300_000 + "]", "it has more than 200,000 values, aliases followed"),
         ("- " * 300_000, "it is nested deeper than 64 levels"),
     ],
-    ids=["aliases of aliases", "a chain of aliases", "brackets", "braces", "dashes"],
+    ids=["aliases of aliases", "a chain of aliases", "brackets", "braces", "a long list", "dashes"],
 )
 def test_a_bomb_is_refused_before_it_is_built(text: str, want: str) -> None:
     [document] = documents.parse_documents(text)

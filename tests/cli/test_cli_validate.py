@@ -74,6 +74,13 @@ def test_all_errors_of_a_file_are_printed_with_their_lines(tmp_path: Path) -> No
     assert result.stderr == ""
 
 
+def test_the_documentation_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path / "job.yaml", BROKEN)
+    shown = f"```\n$ finetune validate job.yaml\n{_run('validate', 'job.yaml').stdout}```\n"
+    assert shown in (ROOT / "docs" / "cli.md").read_text()
+
+
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.sentence)
 def test_a_malformed_job_ends_with_1_and_names_field_and_rule(case: Malformed, tmp_path: Path) -> None:
     manifest = edit_manifest(make_manifest(), case.path, case.value)
