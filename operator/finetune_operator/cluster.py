@@ -17,7 +17,12 @@ from typing import Any
 import httpx2
 import lightkube
 from lightkube.core.exceptions import ApiError
-from lightkube.generic_resource import create_global_resource, create_namespaced_resource
+from lightkube.generic_resource import (
+    GenericGlobalResource,
+    GenericNamespacedResource,
+    create_api_info,
+    create_namespaced_resource,
+)
 from lightkube.types import CascadeType, PatchType
 
 from finetune_api import group, status
@@ -36,13 +41,18 @@ PAGE_SIZE = 500
 ALL_NAMESPACES = "*"
 COMPONENT = "finetune-operator"
 
-# The client's generic resources are classes made at run time, which type checkers can't follow.
+
+def _define(base: type, api_group: str, version: str, kind: str, plural: str) -> Any:  # noqa: ANN401 - made at run time
+    """Make a resource class for plain dicts, outside the library's registry, which other users of it may fill."""
+    return type(kind, (base,), {"_api_info": create_api_info(api_group, version, kind, plural)})
+
+
 _FineTuneJob: Any = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
-_Job: Any = create_namespaced_resource("batch", "v1", "Job", "jobs")
-_Pod: Any = create_namespaced_resource("", "v1", "Pod", "pods")
-_Event: Any = create_namespaced_resource("", "v1", "Event", "events")
-_AccessReview: Any = create_global_resource(
-    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
+_Job = _define(GenericNamespacedResource, "batch", "v1", "Job", "jobs")
+_Pod = _define(GenericNamespacedResource, "", "v1", "Pod", "pods")
+_Event = _define(GenericNamespacedResource, "", "v1", "Event", "events")
+_AccessReview = _define(
+    GenericGlobalResource, "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
 )
 
 RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -52,11 +52,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: str, level: str) -> None:
-    """Send all logs to stderr; libraries that log every request are heard from WARNING on."""
+    """Send all logs to stderr; libraries that log every event and request are heard from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp.access", "asyncio"):
+    for noisy in ("kopf.objects", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

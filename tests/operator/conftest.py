@@ -1,0 +1,54 @@
+"""Fixtures of the operator's contract tests: one API server, one operator per test module."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cluster_fixtures
+import lightkube
+import operator_driver
+import pytest
+from operator_driver import Operator, Stage
+
+
+@pytest.fixture(scope="module")
+def client(control_plane: Any) -> Iterator[lightkube.Client]:
+    """An administrator's client of an API server that knows the CRD."""
+    config = lightkube.KubeConfig.from_file(str(control_plane.kubeconfig))
+    with lightkube.Client(config=config, field_manager="tests", trust_env=False) as client:
+        operator_driver.install_crd(client)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_namespaces(control_plane: Any) -> Iterator[list[str]]:
+    """Two namespaces of this module: an ordinary one, and one for tests that restrict it."""
+    fresh = cluster_fixtures.fresh_namespace
+    with fresh(control_plane.kubeconfig) as first, fresh(control_plane.kubeconfig) as second:
+        yield [first, second]
+
+
+@pytest.fixture(scope="module")
+def operator(
+    client: lightkube.Client, control_plane: Any, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """An operator for the namespaces of this module, with no more rights than it says it needs."""
+    directory: Path = tmp_path_factory.mktemp("operator")
+    kubeconfig = operator_driver.build_account_kubeconfig(
+        client, control_plane.kubeconfig, shared_namespaces, directory
+    )
+    environment = {"FINETUNE_UNSCHEDULABLE_GRACE_SECONDS": "2", "FINETUNE_RESYNC_SECONDS": "5"}
+    with operator_driver.running_operator(kubeconfig, shared_namespaces, directory, environment) as running:
+        yield running
+
+
+@pytest.fixture
+def stage(client: lightkube.Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
+    """The ordinary namespace, with an operator at work."""
+    return Stage(client, shared_namespaces[0])
+
+
+@pytest.fixture
+def restricted_stage(client: lightkube.Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
+    """The namespace for quota and Pod Security, with an operator at work."""
+    return Stage(client, shared_namespaces[1])
