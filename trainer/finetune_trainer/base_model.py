@@ -1,7 +1,7 @@
-"""The base model as files and facts: what may be fetched, whether it is whole and safe, and what it can be trained for.
+"""The base model as files and facts: what may be fetched, whether it is whole and safe, what it can be trained for.
 
-Weights are never loaded here: names, shapes and types come from the headers of safetensors and GGUF. Pickled weights are
-never even downloaded, and a model that needs code of its own is refused.
+Weights are never loaded here: names, shapes and types come from the headers of safetensors and GGUF. Pickled weights
+are never even downloaded, and a model that needs code of its own is refused.
 """
 
 import difflib
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gguf
 import safetensors
+
 from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry
 from finetune_api.errors import ConfigError, ModelError
@@ -166,7 +167,7 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
 
 
 def _check_code(folder: Path, where: str) -> None:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
     path = folder / "config.json"
     try:
@@ -174,7 +175,7 @@ def _check_code(folder: Path, where: str) -> None:
     except ValueError as error:
         raise ModelError(f"{where}: config.json must be JSON; {error}", "upload the file again.") from error
     model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if model_type not in CONFIG_MAPPING:
         # auto_map names Python files in the folder; they are code of whoever made the model.
         needs = "needs code of its own, which is never run" if "auto_map" in (config or {}) else "is not known"
         raise ModelError(
@@ -183,7 +184,7 @@ def _check_code(folder: Path, where: str) -> None:
         )
 
 
-def _load_config(folder: Path, gguf_file: str | None, where: str) -> Any:  # noqa: ANN401 - each architecture has its class
+def _load_config(folder: Path, gguf_file: str | None, where: str) -> Any:
     from transformers import AutoConfig
 
     arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
@@ -301,7 +302,7 @@ def _find_linear(shapes: dict[str, tuple[int, ...]], is_gguf: bool) -> dict[str,
 _SHIFTED_POSITIONS = {"camembert", "data2vec-text", "ibert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xmod"}
 
 
-def _find_max_positions(config: Any) -> int | None:  # noqa: ANN401 - each architecture has its class
+def _find_max_positions(config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if not positions:
         return None

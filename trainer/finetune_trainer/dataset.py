@@ -73,7 +73,7 @@ class TokenizedRow:
     is_truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenCounts:
     """What tokenizing a split came to."""
 
@@ -275,53 +275,52 @@ def save_rows(
     path: Path,
     samples: Sequence[Sample],
     tokenize: Callable[[Sequence[Sample]], list[TokenizedRow]],
+    schema: pyarrow.Schema,
     findings: Findings,
 ) -> TokenCounts:
-    """Tokenize samples in batches and write them as parquet, in their order.
+    """Tokenize samples in batches and write them as parquet, in their order; a split without samples has a file too.
 
     Args:
         path: file to write.
-        samples: at least one.
+        samples: of one split.
         tokenize: turns a batch of samples into as many rows.
+        schema: from `build_schema`.
         findings: takes the samples of which no token would be learned.
     """
-    lengths: array[int] = array("I")
-    num_truncated = num_learned = 0
-    writer: pyarrow.parquet.ParquetWriter | None = None
-    try:
+    counts = TokenCounts(array("I"), 0, 0)
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(samples), _BATCH_ROWS):
             batch = samples[start : start + _BATCH_ROWS]
             rows = tokenize(batch)
             for sample, row in zip(batch, rows, strict=True):
-                learned = 1 if row.labels is None else len(row.labels) - row.labels.count(IGNORED)
-                if not learned:
-                    findings.add(
-                        sample.place,
-                        f"must keep a token to learn within spec.training.maxLength; all {len(row.input_ids)} that were"
-                        " kept belong to the prompt",
-                    )
-                lengths.append(len(row.input_ids))
-                num_truncated += row.is_truncated
-                num_learned += learned
-            table = _build_table(batch, rows)
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
-    return TokenCounts(lengths, num_truncated, num_learned)
+                _count_row(sample, row, counts, findings)
+            writer.write_table(_build_table(batch, rows, schema))
+    return counts
 
 
-def _build_table(samples: Sequence[Sample], rows: Sequence[TokenizedRow]) -> pyarrow.Table:
+def _count_row(sample: Sample, row: TokenizedRow, counts: TokenCounts, findings: Findings) -> None:
+    learned = 1 if row.labels is None else len(row.labels) - row.labels.count(IGNORED)
+    if not learned:
+        findings.add(
+            sample.place,
+            f"must keep a token to learn within spec.training.maxLength; all {len(row.input_ids)} tokens that were kept"
+            " belong to the prompt",
+        )
+    counts.lengths.append(len(row.input_ids))
+    counts.num_truncated += row.is_truncated
+    counts.num_learned += learned
+
+
+def build_schema(*, is_labelled: bool, is_pair: bool) -> pyarrow.Schema:
+    """Return the columns of a prepared file, in their order."""
     tokens = pyarrow.list_(pyarrow.int32())
-    columns = {
-        "row": pyarrow.array([sample.row for sample in samples], pyarrow.int64()),
-        "input_ids": pyarrow.array([row.input_ids for row in rows], tokens),
-    }
-    if rows[0].labels is not None:
-        columns["labels"] = pyarrow.array([row.labels for row in rows], tokens)
-    else:
-        columns["label"] = pyarrow.array([row.label for row in rows], pyarrow.int32())
-    if rows[0].token_type_ids is not None:
-        columns["token_type_ids"] = pyarrow.array([row.token_type_ids for row in rows], tokens)
-    return pyarrow.table(columns)
+    target = ("label", pyarrow.int32()) if is_labelled else ("labels", tokens)
+    columns = [("row", pyarrow.int64()), ("input_ids", tokens), target]
+    return pyarrow.schema([*columns, ("token_type_ids", tokens)] if is_pair else columns)
+
+
+def _build_table(samples: Sequence[Sample], rows: Sequence[TokenizedRow], schema: pyarrow.Schema) -> pyarrow.Table:
+    values = {"row": [sample.row for sample in samples]}
+    for name in schema.names[1:]:
+        values[name] = [getattr(row, name) for row in rows]
+    return pyarrow.table(values, schema=schema)
