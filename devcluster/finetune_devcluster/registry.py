@@ -41,19 +41,23 @@ def describe(node_address: str) -> Registry:
     return Registry(f"{node_address}:{PORT}", f"127.0.0.1:{PORT}")
 
 
-def launch(box: sandbox.Sandbox) -> Registry:
-    """Start the registry."""
-    described = describe(box.net.node_address)
-    storage_directory().mkdir(parents=True, exist_ok=True)
-    config = box.directory / "registry.yaml"
-    document = {
+def build_config() -> dict[str, object]:
+    """Return the configuration of every registry here; all share one storage."""
+    return {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(storage_directory())}, "delete": {"enabled": True}},
         # Every address of the cluster's own network: loopback for containerd, the pair for this machine.
         "http": {"addr": f":{PORT}"},
     }
-    config.write_text(json.dumps(document))
+
+
+def launch(box: sandbox.Sandbox) -> Registry:
+    """Start the registry."""
+    described = describe(box.net.node_address)
+    storage_directory().mkdir(parents=True, exist_ok=True)
+    config = box.directory / "registry.yaml"
+    config.write_text(json.dumps(build_config()))
     box.group.start(_PROCESS_NAME, [str(programs.find_program("docker-registry")), "serve", str(config)])
     return described
 

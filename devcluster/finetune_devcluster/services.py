@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from pathlib import Path
 
-from finetune_devcluster import api_client
+from finetune_devcluster import api_client, cluster, errors
 
 
 def expose_host_service(kubeconfig: Path, namespace: str, name: str, ip: str, port: int) -> str:
@@ -26,3 +27,15 @@ def expose_host_service(kubeconfig: Path, namespace: str, name: str, ip: str, po
     }
     api_client.apply_manifests(kubeconfig, [service, endpoints])
     return f"http://{name}.{namespace}.svc:{port}"
+
+
+def expose_s3(running: cluster.Cluster, namespace: str, name: str = "s3") -> str:
+    """Make the cluster's S3 server reachable in `namespace` and return its URL for pods.
+
+    Raises:
+        DevclusterError: the cluster has no S3 server of ours.
+    """
+    if running.s3 is None:
+        raise errors.DevclusterError(f"cluster {running.name} (level {running.level}) must have level node to have S3")
+    address = urllib.parse.urlsplit(running.s3.endpoint_url)
+    return expose_host_service(running.kubeconfig, namespace, name, str(address.hostname), address.port or 80)

@@ -54,6 +54,28 @@ def control_plane() -> Iterator[cluster.Cluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def node_cluster() -> Iterator[cluster.Cluster]:
+    """A whole cluster that runs pods, with `.s3` and `.registry`, shared by the test run.
+
+    `FINETUNE_NODE_CLUSTER` names a cluster that runs already; it is used and left as it is.
+    """
+    if name := os.environ.get("FINETUNE_NODE_CLUSTER"):
+        from finetune_devcluster import cluster
+
+        yield cluster.load(name)
+    else:
+        with shared_cluster("node") as running:
+            yield running
+
+
+@pytest.fixture
+def node_namespace(node_cluster: cluster.Cluster) -> Iterator[str]:
+    """A fresh namespace of the cluster that runs pods; yields its name."""
+    with fresh_namespace(node_cluster.kubeconfig) as name:
+        yield name
+
+
 @pytest.fixture
 def namespace(control_plane: cluster.Cluster) -> Iterator[str]:
     """A fresh namespace of the control plane; yields its name."""
