@@ -1,3 +1,3 @@
 """Loads the fixtures of tests/support; needs no tool at import."""
 
-pytest_plugins = ["cluster_fixtures"]
+pytest_plugins = ["cluster_fixtures", "product_fixtures"]

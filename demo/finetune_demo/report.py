@@ -1,6 +1,7 @@
 """What the demo shows people: a live table of the runs, then base → tuned with the addresses of the results."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
@@ -64,6 +65,20 @@ def build_result_table(statuses: Mapping[str, FineTuneJobStatus], baselines: Map
             f"{baselines[name]:.3f}" if name in baselines else "",
         )
     return Group(table, addresses)
+
+
+def build_next_steps(kubeconfig: Path, namespace: str, prometheus_url: str) -> str:
+    """Say how to look further and how to clean up."""
+    return "\n".join(
+        (
+            "Look further:",
+            f"  export KUBECONFIG={kubeconfig}",
+            f"  .venv/bin/kubectl get finetunejobs -n {namespace} -o wide",
+            f"  .venv/bin/kubectl describe finetunejob movie-sentiment -n {namespace}",
+            f"  Prometheus: {prometheus_url}",
+            "Remove everything: make down",
+        )
+    )
 
 
 def _choose_metric(metrics: list[Metric]) -> Metric:
