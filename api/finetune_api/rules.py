@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from finetune_api.spec import (
     EvaluationInterval,
     FineTuneJobSpec,
+    LoraVariant,
     MethodKind,
     Quantization,
 )
@@ -116,6 +117,18 @@ RULES: tuple[Rule, ...] = (
         lambda spec: _when(
             spec.method.quantization != Quantization.NONE and spec.method.kind != MethodKind.LORA,
             spec.method.quantization,
+        ),
+    ),
+    Rule(
+        "method.lora.variant",
+        "self.method.lora.variant != 'DoRA' || self.method.quantization != 'Int8' || self.resources.gpus > 0",
+        "must be Standard or RSLoRA with quantization Int8 on the CPU (resources.gpus 0): "
+        "the int8 kernels lose their scales under DoRA there; NF4 works",
+        lambda spec: _when(
+            spec.method.lora.variant == LoraVariant.DORA
+            and spec.method.quantization == Quantization.INT8
+            and spec.resources.gpus == 0,
+            spec.method.lora.variant,
         ),
     ),
     Rule(

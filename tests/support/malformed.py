@@ -63,6 +63,7 @@ MALFORMED = (
     Malformed("a method that isn't there", "spec.method.kind", "Lora", "spec.method.kind", "did you mean LoRA?"),
     Malformed("quantization with Full", "spec.method", {"kind": "Full", "quantization": "Int8"}, "spec.method.quantization", "must be None unless"),
     Malformed("quantization with HeadOnly", "spec.method", {"kind": "HeadOnly", "quantization": "NF4"}, "spec.method.quantization", "must be None unless"),
+    Malformed("DoRA on int8 on the CPU", "spec.method", {"quantization": "Int8", "lora": {"variant": "DoRA"}}, "spec.method.lora.variant", "must be Standard or RSLoRA", also=(("spec.resources", {"gpus": 0}),)),
     Malformed("a rank of 0", "spec.method.lora.rank", 0, "spec.method.lora.rank", "must be greater than 0"),
     Malformed("a rank of 1000", "spec.method.lora.rank", 1000, "spec.method.lora.rank", "must be at most 512"),
     Malformed("a rank as text", "spec.method.lora.rank", "eight", "spec.method.lora.rank", "must be a whole number"),
