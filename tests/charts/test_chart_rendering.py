@@ -277,7 +277,7 @@ def test_the_operator_is_scraped_under_the_name_that_alerts_use() -> None:
         "spec": {
             "jobLabel": "app.kubernetes.io/part-of",
             "selector": {"matchLabels": selector},
-            "endpoints": [{"port": "metrics", "interval": "30s"}],
+            "endpoints": [{"port": "metrics", "interval": "30s", "honorLabels": True}],
         },
     }
     [service] = find(render(), "Service")
