@@ -1,0 +1,132 @@
+"""A proxy in front of the real S3 server that does to single requests what a healthy server never does.
+
+Everything else passes through unchanged, signatures included: the Host header is kept. Faults are taken in order by the
+requests they match.
+"""
+
+import contextlib
+import http.client
+import http.server
+import socket
+import struct
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Fault:
+    """What happens to the next requests of a method.
+
+    Attributes:
+        method: `GET`, `PUT`, `HEAD` …
+        times: requests that are hit.
+        status: answer this instead of asking the server; 0: ask it.
+        code: of the error in the answer's XML.
+        body_bytes: let so many bytes of the body through, then break off.
+        is_reset: break off with a TCP reset instead of an orderly end.
+    """
+
+    method: str
+    times: int = 1
+    status: int = 0
+    code: str = ""
+    body_bytes: int = -1
+    is_reset: bool = False
+
+
+@dataclass
+class FaultProxy:
+    """A running proxy."""
+
+    upstream: str
+    endpoint_url: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    """Method, path and headers of every request, in order."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, method: str) -> Fault | None:
+        """Return the fault the next request of this method meets."""
+        with self.lock:
+            for fault in self.faults:
+                if fault.method == method and fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+@contextlib.contextmanager
+def start_fault_proxy(upstream: str) -> Iterator[FaultProxy]:
+    """Run a proxy on a free port of loopback."""
+    proxy = FaultProxy(upstream)
+
+    class Handler(_Handler):
+        state = proxy
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    proxy.endpoint_url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    state: FaultProxy
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        with self.state.lock:
+            self.state.requests.append((self.command, self.path, dict(self.headers)))
+        fault = self.state.take(self.command)
+        if fault is not None and fault.status:
+            self._refuse(fault)
+            return
+        upstream = http.client.HTTPConnection(urllib.parse.urlsplit(self.state.upstream).netloc, timeout=30)
+        with contextlib.closing(upstream):
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+            upstream.request(self.command, self.path, body=body, headers=headers)
+            response = upstream.getresponse()
+            content = response.read()
+            self.send_response(response.status)
+            for name, value in response.getheaders():
+                if name.lower() not in ("connection", "date", "server", "transfer-encoding", "content-length"):
+                    self.send_header(name, value)
+            length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+        if fault is None or fault.body_bytes < 0:
+            self.wfile.write(content)
+            return
+        self.wfile.write(content[: fault.body_bytes])
+        self.wfile.flush()
+        if fault.is_reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        self.close_connection = True
+
+    def _refuse(self, fault: Fault) -> None:
+        content = f"<Error><Code>{fault.code}</Code><Message>made by the test</Message></Error>".encode()
+        content = b"" if self.command == "HEAD" else content
+        self.send_response(fault.status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/xml")
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815 - the names http.server looks for

@@ -1,0 +1,117 @@
+"""A bench for the storage and prepare tests: a bucket of its own on the real S3 server, and run configurations."""
+
+import functools
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from finetune_api.artifacts import S3Address
+from finetune_api.run import RunConfig
+from finetune_api.spec import AddressingStyle, Storage
+
+BUCKET = "bench"
+
+_numbers = itertools.count(1)
+
+
+@functools.lru_cache(maxsize=1)
+def _connect(server: Any) -> Any:
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+    )
+    # One for all tests: the first write to a bucket takes the server half a second.
+    client.create_bucket(Bucket=BUCKET)
+    return client
+
+
+class PrepareBench:
+    """A folder in a bucket, and whoever may use it."""
+
+    def __init__(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = server
+        self.monkeypatch = monkeypatch
+        self.endpoint_url: str = server.endpoint_url
+        self.client = _connect(server)
+        self.bucket = BUCKET
+        self.folder = f"bench-{next(_numbers)}/"
+        self.use_keys(server.access_key, server.secret_key)
+        # Two tries instead of six: enough to see that there is a second one.
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("FINETUNE_METRICS_PORT", "0")
+
+    def use_keys(self, access_key: str, secret_key: str) -> None:
+        """Be another user from now on."""
+        self.monkeypatch.setenv("AWS_ACCESS_KEY_ID", access_key)
+        self.monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret_key)
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(endpoint_url=self.endpoint_url, addressing_style=AddressingStyle.PATH)
+
+    def address(self, key: str) -> S3Address:
+        return S3Address(self.bucket, self.folder + key)
+
+    def uri(self, key: str) -> str:
+        return str(self.address(key))
+
+    def put(self, key: str, content: bytes | str | Sequence[Mapping[str, Any]]) -> str:
+        """Write an object, rows as JSON lines; return its address."""
+        if not isinstance(content, bytes | str):
+            content = write_jsonl(content)
+        body = content.encode() if isinstance(content, str) else content
+        self.client.put_object(Bucket=self.bucket, Key=self.folder + key, Body=body)
+        return self.uri(key)
+
+    def put_folder(self, key: str, folder: Path) -> str:
+        """Upload the files of a folder; return the folder's address."""
+        for path in folder.iterdir():
+            self.client.upload_file(str(path), self.bucket, f"{self.folder}{key}{path.name}")
+        return self.uri(key)
+
+    def get(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.bucket, Key=self.folder + key)["Body"].read())
+
+    def list_keys(self, prefix: str = "") -> list[str]:
+        found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.folder + prefix).get("Contents", [])
+        return [item["Key"].removeprefix(self.folder) for item in found]
+
+    def build_config(self, **spec: Any) -> RunConfig:
+        """Return the configuration of a prepare stage on this bucket."""
+        whole = {
+            "output": {"uri": self.uri("out")},
+            "storage": self.storage.model_dump(mode="json"),
+            "resources": {"gpus": 0, "memory": "4Gi"},
+            **spec,
+        }
+        return RunConfig.model_validate(
+            {
+                "job": {"namespace": "demo", "name": "job", "uid": "uid-1", "attempt": 1},
+                "stage": "prepare",
+                "image": "trainer:1",
+                "spec": whole,
+            }
+        )
+
+
+def write_jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def make_reviews(count: int) -> list[dict[str, Any]]:
+    """Return labelled sentences, every second one positive, no two alike."""
+    endings = ("a warm and funny story", "dull and far too long")
+    return [
+        {"text": f"film {index} is {endings[index % 2]}", "label": ("positive", "negative")[index % 2]}
+        for index in range(count)
+    ]

@@ -1,0 +1,333 @@
+"""The store: what arrives is what was sent, faults are survived or named, nothing leaves its folder."""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import prometheus_client
+import pytest
+from fault_proxy import Fault, FaultProxy
+from prepare_bench import PrepareBench
+
+from finetune_api.artifacts import FileEntry, parse_s3_uri
+from finetune_api.errors import (
+    AccessDenied,
+    ConfigError,
+    DataError,
+    FineTuneError,
+    ReferenceNotFound,
+    StorageUnavailable,
+)
+from finetune_api.spec import Storage
+from finetune_trainer import exporter
+from finetune_trainer.storage import RemoteFile, Store, listing, transfer
+
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "_LONGEST_PAUSE_SECONDS", 0.0)
+
+
+def make_entry(path: str, content: bytes) -> FileEntry:
+    return FileEntry(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+# Errors: class, exit code and address, for everything a store refuses.
+
+
+def test_a_missing_bucket_ends_with_66_and_its_name(bench: PrepareBench) -> None:
+    with pytest.raises(ReferenceNotFound) as caught:
+        Store(bench.storage).list_files(parse_s3_uri("s3://no-such-bucket/train.jsonl"))
+    assert caught.value.exit_code == 66
+    assert "s3://no-such-bucket/train.jsonl" in caught.value.message
+    assert "bucket" in caught.value.remedy
+
+
+@pytest.mark.parametrize("key", ["missing.jsonl", "missing/", "missing/*.jsonl"], ids=["object", "folder", "glob"])
+def test_a_missing_key_ends_with_66_and_its_address(bench: PrepareBench, key: str) -> None:
+    with pytest.raises(ReferenceNotFound) as caught:
+        Store(bench.storage).list_files(bench.address(key))
+    assert caught.value.exit_code == 66
+    assert bench.uri(key) in caught.value.message
+
+
+@pytest.mark.parametrize("access_key", ["the right one", "AKIAUNKNOWN000000000"])
+def test_wrong_credentials_end_with_77_and_stay_secret(bench: PrepareBench, access_key: str) -> None:
+    address = parse_s3_uri(bench.put("a", b"x"))
+    bench.use_keys(bench.server.access_key if access_key == "the right one" else access_key, "not-the-secret-key")
+    with pytest.raises(AccessDenied) as caught:
+        Store(bench.storage).read_bytes(address, 10)
+    assert caught.value.exit_code == 77
+    assert str(address) in caught.value.message
+    assert "not-the-secret-key" not in repr(caught.value) + caught.value.message
+
+
+def test_no_credentials_at_all_end_with_77(bench: PrepareBench, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        bench.monkeypatch.delenv(name)
+    bench.monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(AccessDenied, match="must be reached with credentials"):
+        Store(bench.storage).list_files(bench.address("a"))
+
+
+def test_a_read_only_user_is_refused_when_writing(bench: PrepareBench) -> None:
+    reader = bench.server.add_identity("storage-reader", [f"Read:{bench.bucket}", f"List:{bench.bucket}"])
+    address = parse_s3_uri(bench.put("a", b"x"))
+    bench.use_keys(reader.access_key, reader.secret_key)
+    store = Store(bench.storage)
+    assert store.read_bytes(address, 10) == b"x"
+    with pytest.raises(AccessDenied):
+        store.put_bytes(address, b"y")
+    with pytest.raises(AccessDenied):
+        store.put_if_absent(bench.address("b"), b"y")
+
+
+def test_an_endpoint_that_refuses_connections_ends_with_69(bench: PrepareBench) -> None:
+    storage = bench.storage.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    with pytest.raises(StorageUnavailable) as caught:
+        Store(storage).list_files(bench.address("a"))
+    assert caught.value.exit_code == 69
+    assert "http://127.0.0.1:9" in caught.value.message
+
+
+ANSWERS = [
+    pytest.param((403, "ExpiredToken"), AccessDenied, "renew", id="expired credentials"),
+    pytest.param((403, "AccessDenied"), AccessDenied, "check the credentials", id="denied"),
+    pytest.param((400, "AuthorizationHeaderMalformed"), ConfigError, "region", id="another region"),
+    pytest.param((413, "EntityTooLarge"), ConfigError, "limit", id="too large"),
+    pytest.param((404, "NoSuchBucket"), ReferenceNotFound, "bucket", id="no bucket"),
+    pytest.param((503, "SlowDown"), StorageUnavailable, "tried again", id="busy"),
+    pytest.param((500, "InternalError"), StorageUnavailable, "tried again", id="broken"),
+    pytest.param((418, "Teapot"), FineTuneError, "log", id="never heard of"),
+]
+
+
+@pytest.mark.parametrize(("answer", "want", "want_remedy"), ANSWERS)
+def test_each_answer_of_a_store_has_its_class(
+    bench: PrepareBench, fault_proxy: FaultProxy, answer: tuple[int, str], want: type[FineTuneError], want_remedy: str
+) -> None:
+    status, code = answer
+    fault_proxy.faults.append(Fault("PUT", times=2, status=status, code=code))
+    with pytest.raises(FineTuneError) as caught:
+        Store(bench.storage).put_bytes(bench.address("a"), b"x")
+    assert type(caught.value) is want
+    assert f"answered {status} {code}" in caught.value.message
+    assert want_remedy in caught.value.remedy
+
+
+# Transfers.
+
+
+def test_a_folder_comes_back_as_it_was_sent(bench: PrepareBench, tmp_path: Path) -> None:
+    contents = {"a/b/small.txt": b"hello", "empty": b"", "large.bin": os.urandom(33 * MIB + 7)}
+    for name, content in contents.items():
+        path = tmp_path / "sent" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    want = [make_entry(name, content) for name, content in sorted(contents.items())]
+    store = Store(bench.storage)
+    moved: list[int] = []
+    assert store.upload_folder(tmp_path / "sent", bench.address("f"), moved.append) == want
+    assert sum(moved) == sum(map(len, contents.values()))
+    moved.clear()
+    assert store.fetch_folder(bench.address("f/"), tmp_path / "got", moved.append) == want
+    assert {name: (tmp_path / "got" / name).read_bytes() for name in contents} == contents
+    assert sum(moved) == sum(map(len, contents.values()))
+
+
+def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
+    content = os.urandom(65 * MIB)
+    (tmp_path / "large").write_bytes(content)
+    entry = Store(bench.storage).upload_file(tmp_path / "large", bench.address("large"))
+    assert entry == make_entry("large", content)
+    assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
+    assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 2
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["cut short", "reset"])
+def test_a_body_that_breaks_off_is_taken_up_from_its_last_byte(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, is_reset: bool
+) -> None:
+    content = os.urandom(9 * MIB)
+    address = parse_s3_uri(bench.put("large", content))
+    store = Store(bench.storage)
+    fault_proxy.faults.append(Fault("GET", times=3, body_bytes=MIB + 1, is_reset=is_reset))
+    (file,) = store.list_files(address)
+    assert store.fetch_file(file, tmp_path / "large") == make_entry("large", content)
+    ranges = [headers["Range"] for method, _, headers in fault_proxy.requests if method == "GET"]
+    assert len(ranges) == 4
+    starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in ranges]
+    if not is_reset:  # a reset may throw away bytes that had arrived
+        assert starts == [0, MIB + 1, 2 * (MIB + 1), 3 * (MIB + 1)]
+
+
+def test_a_body_that_never_goes_on_ends_with_69(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
+    address = parse_s3_uri(bench.put("a", b"0123456789"))
+    store = Store(bench.storage)
+    fault_proxy.faults.append(Fault("GET", times=99, body_bytes=0))
+    (file,) = store.list_files(address)
+    with pytest.raises(StorageUnavailable, match=r"bench-\d+/a "):
+        store.fetch_file(file, tmp_path / "a")
+
+
+def test_an_object_that_changes_after_the_listing_ends_with_65(bench: PrepareBench, tmp_path: Path) -> None:
+    address = parse_s3_uri(bench.put("a", b"before"))
+    store = Store(bench.storage)
+    (file,) = store.list_files(address)
+    bench.put("a", b"after!")
+    with pytest.raises(DataError, match="must not change while it is read"):
+        store.fetch_file(file, tmp_path / "a")
+
+
+def test_two_failures_of_the_server_are_survived(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
+    address = parse_s3_uri(bench.put("a", b"content"))
+    fault_proxy.faults += [Fault("HEAD", status=503), Fault("GET", status=500, code="InternalError")]
+    assert Store(bench.storage).read_bytes(address, 100) == b"content"
+
+
+# Names.
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/outside", "a//b", "a\\b"])
+def test_a_name_that_would_leave_its_folder_is_refused(bench: PrepareBench, tmp_path: Path, name: str) -> None:
+    file = RemoteFile(parse_s3_uri(bench.put("x", b"x")), name, 1, "")
+    with pytest.raises(DataError, match="must stay below its folder"):
+        Store(bench.storage).fetch_files([file], tmp_path / "root")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_link_below_the_root_is_not_followed(bench: PrepareBench, tmp_path: Path) -> None:
+    address = parse_s3_uri(bench.put("link/file", b"x"))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    file = RemoteFile(address, "link/file", 1, "")
+    with pytest.raises(DataError, match="must be usable as a file's name"):
+        Store(bench.storage).fetch_files([file], tmp_path / "root")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_link_is_not_uploaded(bench: PrepareBench, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    with pytest.raises(DataError, match="must be a regular file"):
+        Store(bench.storage).upload_folder(tmp_path, bench.address("f"))
+
+
+def test_listing_knows_object_folder_and_glob(bench: PrepareBench) -> None:
+    for key in ("d/b.jsonl", "d/a.jsonl", "d/sub/c.jsonl", "d/z.csv", "d2/x.jsonl"):
+        bench.put(key, b"x")
+    bench.put("d/placeholder/", b"")
+    store = Store(bench.storage)
+
+    def names(key: str) -> list[str]:
+        return [file.name for file in store.list_files(bench.address(key))]
+
+    assert names("d/a.jsonl") == ["a.jsonl"]
+    assert names("d/") == names("d") == ["a.jsonl", "b.jsonl", "sub/c.jsonl", "z.csv"]
+    assert names("d/*.jsonl") == ["a.jsonl", "b.jsonl"]
+    assert names("d/*/*.jsonl") == ["sub/c.jsonl"]
+    assert names("d?/[xy].jsonl") == ["d2/x.jsonl"]
+
+
+def test_a_listing_is_bounded_and_goes_over_pages(bench: PrepareBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_FILES", 3)
+    for number in range(4):
+        bench.put(f"many/{number}", b"x")
+    with pytest.raises(DataError, match="must hold at most 3 objects"):
+        Store(bench.storage).list_files(bench.address("many/"))
+
+
+# Small objects.
+
+
+def test_a_conditional_put_writes_once(bench: PrepareBench) -> None:
+    store = Store(bench.storage)
+    address = bench.address("lock")
+    assert store.put_if_absent(address, b"first") is True
+    assert store.put_if_absent(address, b"second") is False
+    assert store.read_bytes(address, 100) == b"first"
+    store.delete(address)
+    store.delete(address)
+    assert store.put_if_absent(address, b"third") is True
+
+
+def test_a_conditional_put_that_meets_another_one_is_repeated(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
+    fault_proxy.faults.append(Fault("PUT", times=2, status=409, code="ConditionalRequestConflict"))
+    assert Store(bench.storage).put_if_absent(bench.address("lock"), b"x") is True
+    fault_proxy.faults.append(Fault("PUT", times=99, status=409, code="ConditionalRequestConflict"))
+    with pytest.raises(StorageUnavailable, match="conditional writes in a row"):
+        Store(bench.storage).put_if_absent(bench.address("lock"), b"x")
+
+
+def test_a_store_without_conditional_writes_is_named(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
+    fault_proxy.faults.append(Fault("PUT", times=9, status=501, code="NotImplemented"))
+    with pytest.raises(ConfigError, match="If-None-Match"):
+        Store(bench.storage).put_if_absent(bench.address("lock"), b"x")
+
+
+def test_a_small_object_has_a_limit(bench: PrepareBench) -> None:
+    address = parse_s3_uri(bench.put("a", b"12345"))
+    assert Store(bench.storage).read_bytes(address, 5) == b"12345"
+    with pytest.raises(DataError, match=r"\(5 bytes\) must have at most 4 bytes"):
+        Store(bench.storage).read_bytes(address, 4)
+    assert Store(bench.storage).read_bytes(parse_s3_uri(bench.put("empty", b"")), 0) == b""
+
+
+def test_a_part_of_an_object_can_be_read(bench: PrepareBench) -> None:
+    store = Store(bench.storage)
+    (file,) = store.list_files(parse_s3_uri(bench.put("a", b"0123456789")))
+    assert (store.read_range(file, 2, 3), store.read_range(file, 8, 100)) == (b"234", b"89")
+
+
+# Settings and figures.
+
+
+def test_a_custom_endpoint_gets_no_checksum_headers_it_may_not_know(
+    bench: PrepareBench, fault_proxy: FaultProxy
+) -> None:
+    Store(bench.storage).put_bytes(bench.address("a"), b"x")
+    _, _, headers = fault_proxy.requests[-1]
+    assert not [name for name in headers if name.lower().startswith("x-amz-checksum")]
+
+
+def test_the_endpoint_may_come_from_the_environment(bench: PrepareBench) -> None:
+    address = parse_s3_uri(bench.put("a", b"x"))
+    bench.monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bench.endpoint_url)
+    storage = Storage.model_validate({"addressingStyle": "path"})
+    assert Store(storage).read_bytes(address, 10) == b"x"
+
+
+def test_requests_bytes_and_retries_are_counted(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
+    def read(name: str, **labels: str) -> float:
+        return exporter.REGISTRY.get_sample_value(f"finetune_trainer_{name}", labels) or 0.0
+
+    address = parse_s3_uri(bench.put("a", b"12345"))
+    before = (
+        read("s3_bytes_total", direction="in"),
+        read("s3_retries_total"),
+        read("s3_requests_total", operation="GetObject", result="success"),
+    )
+    fault_proxy.faults.append(Fault("GET", status=500, code="InternalError"))
+    Store(bench.storage).read_bytes(address, 10)
+    after = (
+        read("s3_bytes_total", direction="in"),
+        read("s3_retries_total"),
+        read("s3_requests_total", operation="GetObject", result="success"),
+    )
+    assert [new - old for new, old in zip(after, before, strict=True)] == [5, 1, 1]
+    assert b"finetune_trainer_s3_requests_total" in prometheus_client.generate_latest(exporter.REGISTRY)
+
+
+def test_one_store_serves_many_threads(bench: PrepareBench) -> None:
+    store = Store(bench.storage)
+    address = parse_s3_uri(bench.put("a", b"x" * 1000))
+    results: list[bytes] = []
+    threads = [threading.Thread(target=lambda: results.append(store.read_bytes(address, 1000))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [b"x" * 1000] * 8
