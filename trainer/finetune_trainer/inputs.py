@@ -81,8 +81,10 @@ def fetch_base(store: Store, config: RunConfig, expected: InputEntry, folder: Pa
     """
     source = config.spec.model
     found = base_model.list_model(store, source)
-    digest = base_model.check_pin(source, store.fetch_files(found.files, folder), found.gguf_file)
-    if digest != expected.digest.removeprefix("sha256:"):
+    entries = store.fetch_files(found.files, folder)
+    base_model.check_pin(source, entries, found.gguf_file)
+    digest = f"sha256:{artifacts.compute_digest(entries)}"
+    if digest != expected.digest:
         raise DataError(
             f"spec.model.uri ({source.uri}) has the digest {digest}; it must still have {expected.digest}, as in the "
             "prepare stage",

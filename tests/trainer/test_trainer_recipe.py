@@ -1,0 +1,348 @@
+"""The train stage on real S3, real models and a real launcher: what it publishes, and what it leaves alone."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from training_runs import RunBench, load_json
+
+from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault
+from finetune_api.run import RunConfig
+from finetune_trainer import publish, recipe, training
+from finetune_trainer.storage import Store
+
+CLASSIFICATION = "SequenceClassification"
+UNQUANTIZED_MODULES = ["classifier", "score", "pre_classifier", "pooler", "lm_head", "embed_out"]
+
+
+@pytest.fixture(scope="module")
+def bench(s3_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunBench]:
+    bench = RunBench(s3_server, tmp_path_factory.mktemp("models"))
+    saved = dict(os.environ)
+    os.environ.update(bench.environment)
+    torch.set_num_threads(1)
+    yield bench
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+def method(kind: str, quantization: str = "None", variant: str = "Standard") -> dict[str, Any]:
+    return {"kind": kind, "quantization": quantization, "lora": {"variant": variant}}
+
+
+def load_published(config: RunConfig, base: Path, folder: Path) -> Any:
+    """Load a published folder with plain transformers and peft, as the model card says."""
+    name = "AutoModelForSequenceClassification" if config.spec.task == CLASSIFICATION else "AutoModelForCausalLM"
+    model_class = getattr(transformers, name)
+    if config.spec.method.kind != "LoRA":
+        return model_class.from_pretrained(folder, dtype=torch.float32).eval()
+    from bitsandbytes.nn.modules import Linear4bit
+    from peft import PeftModel
+
+    arguments: dict[str, Any] = {"num_labels": 2} if config.spec.task == CLASSIFICATION else {}
+    if config.spec.method.quantization != "None":
+        is_int8 = config.spec.method.quantization == "Int8"
+        arguments["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_8bit=is_int8,
+            load_in_4bit=not is_int8,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            llm_int8_skip_modules=UNQUANTIZED_MODULES,
+        )
+    model = PeftModel.from_pretrained(model_class.from_pretrained(base, dtype=torch.float32, **arguments), folder)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # Some processors compute NF4 in bfloat16 otherwise: right, but only to 1e-3.
+            module.support_avx512bf16_for_cpu = False
+    return model.eval()
+
+
+def measure_difference(model: Any, samples: list[dict[str, Any]]) -> float:
+    """Return the largest difference between a model's logits and those in evaluation.json."""
+    worst = 0.0
+    for sample in samples:
+        with torch.no_grad():
+            logits = model(torch.tensor([sample["inputIds"]])).logits[0]
+        if "logits" in sample:
+            worst = max(worst, float((logits - torch.tensor(sample["logits"])).abs().max()))
+        else:
+            worst = max(worst, *(abs(float(logits[-1, item["token"]]) - item["logit"]) for item in sample["last"]))
+    return worst
+
+
+RUNS = [
+    pytest.param(CLASSIFICATION, "encoder", method("Full"), id="classify, full"),
+    pytest.param(CLASSIFICATION, "encoder", method("HeadOnly"), id="classify, head only"),
+    pytest.param(CLASSIFICATION, "encoder", method("LoRA"), id="classify, LoRA"),
+    pytest.param(CLASSIFICATION, "encoder", method("LoRA", "Int8"), id="classify, LoRA on int8"),
+    pytest.param(CLASSIFICATION, "encoder", method("LoRA", "NF4"), id="classify, LoRA on NF4"),
+    pytest.param(CLASSIFICATION, "decoder", method("LoRA", variant="DoRA"), id="classify with a decoder, DoRA"),
+    pytest.param("CausalLM", "decoder", method("Full"), id="continue, full"),
+    pytest.param("CausalLM", "decoder", method("HeadOnly"), id="continue, head only"),
+    pytest.param("CausalLM", "decoder", method("LoRA"), id="continue, LoRA"),
+    pytest.param("CausalLM", "decoder", method("LoRA", "Int8"), id="continue, LoRA on int8"),
+    pytest.param("CausalLM", "decoder", method("LoRA", "NF4"), id="continue, LoRA on NF4"),
+    pytest.param("InstructionTuning", "tied", method("Full"), id="instruct a tied model, full"),
+    pytest.param("InstructionTuning", "decoder", method("HeadOnly"), id="instruct, head only"),
+    pytest.param("InstructionTuning", "tied", method("LoRA", variant="RSLoRA"), id="instruct, rank-stabilized LoRA"),
+    pytest.param("InstructionTuning", "decoder", method("LoRA", "Int8"), id="instruct, LoRA on int8"),
+    pytest.param("InstructionTuning", "decoder", method("LoRA", "NF4", "DoRA"), id="instruct, DoRA on NF4"),
+]
+
+
+@pytest.mark.parametrize(("task", "model", "chosen"), RUNS)
+def test_what_is_published_gives_the_logits_of_its_evaluation(
+    bench: RunBench, tmp_path: Path, task: str, model: str, chosen: dict[str, Any]
+) -> None:
+    config = bench.prepare(task, model, spec={"method": chosen})
+
+    end = recipe.run(config, tmp_path / "scratch")
+
+    manifest, digest = bench.fetch_manifest(config)
+    assert (end.exit_code, end.reason, end.manifest_sha256, end.step) == (0, "Completed", digest, 4)
+    folder = bench.fetch_attempt(config, tmp_path / "published")
+    report = load_json(folder / "evaluation.json")
+    assert (report["split"], report["rows"], len(report["samples"])) == ("test", 10, 8)
+    assert {item.name: float(item.value) for item in manifest.metrics["tuned"]} == pytest.approx(report["tuned"], 1e-4)
+    assert (
+        measure_difference(load_published(config, bench.get_model_folder(model), folder / "model"), report["samples"])
+        < 1e-4
+    )
+    assert str(tmp_path) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+def test_a_run_leaves_exactly_these_files(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare(CLASSIFICATION, "encoder", spec={"method": method("LoRA")})
+
+    recipe.run(config, tmp_path / "scratch")
+
+    model = [
+        f"runs/UID/attempts/1/model/{name}"
+        for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+    ]
+    assert bench.list_keys(config) == [
+        "current.json",
+        "runs/UID/attempts/1/evaluation.json",
+        "runs/UID/attempts/1/metrics.csv",
+        *model,
+        "runs/UID/attempts/1/model/tokenizer_config.json",
+        "runs/UID/manifest.json",
+    ]
+
+
+def test_a_model_learns_the_rule_in_its_rows(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare(
+        CLASSIFICATION,
+        "encoder",
+        spec={"method": method("LoRA")},
+        resolved={"totalSteps": "60", "learningRate": "1e-2"},
+        rows={"train": 128, "validation": 16, "test": 32},
+    )
+
+    end = recipe.run(config, tmp_path / "scratch")
+
+    assert end.metrics is not None
+    figures = {
+        which: {item.name: float(item.value) for item in getattr(end.metrics, which)} for which in ("base", "tuned")
+    }
+    assert figures["tuned"]["accuracy"] >= 0.95
+    assert figures["tuned"]["loss"] < figures["base"]["loss"]
+
+
+def test_an_attempt_that_finds_the_run_published_reports_it_and_trains_nothing(
+    bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    first = recipe.run(config, tmp_path / "one")
+    bench.client.delete_object(Bucket="runs", Key=f"output/{config.job.uid}/current.json")
+    again = config.model_copy(update={"job": config.job.model_copy(update={"attempt": 2})})
+    monkeypatch.setattr(training, "train", None)
+
+    second = recipe.run(again, tmp_path / "two")
+
+    assert (second.exit_code, second.attempt, second.manifest_sha256) == (0, 2, first.manifest_sha256)
+    assert (second.metrics, second.artifacts_uri) == (first.metrics, first.artifacts_uri)
+    # A pod lost between the manifest and the pointer leaves the pointer to its successor.
+    assert "current.json" in bench.list_keys(config)
+
+
+def test_of_two_attempts_that_commit_the_second_reports_the_first(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    first = recipe.run(config, tmp_path / "one")
+    store, layout = Store(config.spec.storage), publish.build_layout(config)
+    manifest = bench.fetch_manifest(config)[0].model_copy(update={"attempt": 2, "writer": "another"})
+
+    late = publish.publish(store, layout, manifest, tmp_path / "one" / "attempt")
+
+    assert (late.sha256, late.manifest.attempt) == (first.manifest_sha256, 1)
+
+
+DAMAGES = {
+    "a file is gone": lambda client, key: client.delete_object(Bucket="runs", Key=key),
+    "a file is changed": lambda client, key: client.put_object(Bucket="runs", Key=key, Body=b"{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_manifest_that_does_not_verify_is_no_success(bench: RunBench, tmp_path: Path, damage: Any) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    recipe.run(config, tmp_path / "one")
+    damage(bench.client, f"output/{config.job.uid}/runs/{config.job.uid}/attempts/1/evaluation.json")
+
+    with pytest.raises(DataError, match="lists files that are missing or changed: attempts/1/evaluation.json"):
+        recipe.run(config, tmp_path / "two")
+
+
+def test_rows_that_changed_since_the_prepare_stage_are_refused(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    key = f"output/{config.job.uid}/runs/{config.job.uid}/prepared/1/train.parquet"
+    bench.client.put_object(Bucket="runs", Key=key, Body=b"other rows")
+
+    with pytest.raises(DataError, match="missing or changed: train.parquet"):
+        recipe.run(config, tmp_path)
+
+    assert bench.list_keys(config) == []
+
+
+def test_a_prepared_json_of_another_digest_is_refused(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    assert config.prepared is not None
+    other = config.model_copy(update={"prepared": config.prepared.model_copy(update={"sha256": "0" * 64})})
+
+    with pytest.raises(DataError, match="must have the sha256 the prepare stage reported"):
+        recipe.run(other, tmp_path)
+
+
+def test_a_pod_without_its_gpu_blames_the_node(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder", spec={"resources": {"gpus": 1}})
+
+    with pytest.raises(GPUFault, match=r"spec.resources.gpus \(1\) must be visible in the pod"):
+        recipe.run(config, tmp_path)
+
+
+def test_a_head_that_is_tied_to_the_embeddings_cannot_be_trained_alone(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "tied", spec={"method": method("HeadOnly")})
+
+    with pytest.raises(ConfigError, match=r"spec.method.kind \(HeadOnly\) must be LoRA or Full for this model"):
+        recipe.run(config, tmp_path)
+
+
+def test_a_learning_rate_that_is_far_too_high_is_called_diverged(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare(
+        "CausalLM",
+        "decoder",
+        spec={"method": method("Full"), "evaluation": {"every": "End"}},
+        resolved={"learningRate": "1", "totalSteps": "40"},
+    )
+
+    with pytest.raises(Diverged, match=r"step"):
+        recipe.run(config, tmp_path)
+
+    assert bench.list_keys(config) == []
+
+
+def test_a_run_that_stops_improving_ends_early_with_its_best_weights(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare(
+        CLASSIFICATION,
+        "encoder",
+        spec={
+            "method": method("HeadOnly"),
+            "training": {"batchSize": 8, "earlyStopping": {"patience": 2, "minDelta": "0.9"}},
+            "evaluation": {"every": "Steps", "everySteps": 3},
+        },
+        resolved={"totalSteps": "100"},
+    )
+
+    end = recipe.run(config, tmp_path)
+
+    # The first evaluation sets the mark, the next two do not beat it by 0.9.
+    assert (end.exit_code, end.reason, end.step) == (0, "EarlyStopped", 9)
+
+
+def test_without_held_out_rows_there_are_samples_and_no_figures(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder", rows={"train": 16})
+
+    end = recipe.run(config, tmp_path / "scratch")
+
+    report = load_json(bench.fetch_attempt(config, tmp_path / "published") / "evaluation.json")
+    assert (end.exit_code, report["tuned"], report["split"], report["rows"]) == (0, {}, "train", 0)
+    assert len(report["samples"]) == 8
+
+
+def test_the_table_of_steps_has_one_line_a_step(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder", spec={"evaluation": {"every": "Steps", "everySteps": 2}})
+
+    recipe.run(config, tmp_path / "scratch")
+
+    lines = (bench.fetch_attempt(config, tmp_path / "published") / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4"]
+    assert [bool(line.split(",")[3]) for line in lines[1:]] == [False, True, False, True]
+
+
+def test_the_same_seed_gives_the_same_weights(bench: RunBench, tmp_path: Path) -> None:
+    runs = [bench.prepare(CLASSIFICATION, "encoder", spec={"method": method("LoRA")}) for _ in range(2)]
+
+    for config in runs:
+        recipe.run(config, tmp_path / config.job.uid)
+
+    entries = [{item.path: item.sha256 for item in bench.fetch_manifest(config)[0].files} for config in runs]
+    path = "attempts/1/model/adapter_model.safetensors"
+    assert entries[0][path] == entries[1][path]
+
+
+def test_a_pod_trains_and_reports_what_it_committed(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare(CLASSIFICATION, "encoder", spec={"method": method("LoRA", "Int8")})
+
+    ended = bench.start(config, tmp_path).wait()
+
+    assert (ended.exit_code, ended.message.reason) == (0, "Completed")
+    assert ended.message.manifest_sha256 == bench.fetch_manifest(config)[1]
+    assert {line[0] for line in ended.log.splitlines()} == {"{"}, "logs are one JSON object per line"
+
+
+def test_a_pod_stopped_in_training_ends_with_143_and_publishes_nothing(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder", resolved={"totalSteps": "1000000"})
+    running = bench.start(config, tmp_path)
+    while '"step=' not in running.log.read_text() and " step=" not in running.log.read_text():
+        assert running.process.poll() is None, running.log.read_text()
+    running.process.send_signal(signal.SIGTERM)
+
+    ended = running.wait()
+
+    assert (ended.exit_code, ended.message.reason) == (143, "PodDisrupted")
+    assert ended.message.message.startswith("SIGTERM interrupted ")
+    assert bench.list_keys(config) == []
+
+
+def test_a_pod_whose_loss_is_nan_ends_with_80_and_names_the_step(bench: RunBench, tmp_path: Path) -> None:
+    folder = bench.get_model_folder("decoder")
+    broken = bench.folder / "broken"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model.lm_head.weight.data.fill_(float("nan"))
+    model.save_pretrained(broken)
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(broken)
+    config = bench.prepare("CausalLM", "broken", spec={"evaluation": {"every": "End", "compareWithBase": False}})
+
+    ended = bench.start(config, tmp_path).wait()
+
+    assert (ended.exit_code, ended.message.exit_code, ended.message.reason) == (80, 80, "Diverged")
+    assert ended.message.message == "the loss must be a finite number; step 1 gave nan"
+    assert ended.message.remedy == "lower spec.training.learningRate"
+    assert bench.list_keys(config) == []
+
+
+def test_a_store_that_cannot_be_reached_ends_with_69(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    storage = config.spec.storage.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    lost = config.model_copy(update={"spec": config.spec.model_copy(update={"storage": storage})})
+
+    ended = bench.start(lost, tmp_path, {"AWS_MAX_ATTEMPTS": "1"}).wait()
+
+    assert (ended.exit_code, ended.message.reason) == (69, "StorageUnavailable")
+    assert "Traceback" not in ended.message.message
