@@ -273,12 +273,12 @@ def _iterate_lines(path: Path, name: str, findings: Findings) -> Iterator[tuple[
     """Yield number and text of each line, with its line end; a line that is too long or not UTF-8 is a finding."""
     number = 0
     with _open_bytes(path, name) as stream:
-        while line := _read_line(stream, f"{name} line {number + 1}"):
+        while line := _read_line(stream, f"{name} after line {number}"):
             number += 1
             if len(line) > MAX_ROW_BYTES:
                 findings.add(f"{name} line {number}", f"must have at most {MAX_ROW_BYTES} bytes")
                 while line and not line.endswith(b"\n"):
-                    line = _read_line(stream, f"{name} line {number}")
+                    line = _read_line(stream, f"{name} after line {number}")
                 continue
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
