@@ -14,7 +14,7 @@ import rich
 import rich.table
 import typer
 
-from finetune_devcluster import cluster, errors, leftovers, progress, state
+from finetune_devcluster import cluster, errors, leftovers, progress, prometheus, state
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +33,9 @@ def up(
     level: Annotated[
         str, typer.Option(help="`node` runs pods and needs root; `control-plane` needs neither root nor containerd.")
     ] = "node",
+    with_prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Also start Prometheus, which scrapes ports named `metrics`.")
+    ] = False,
     install: Annotated[
         bool, typer.Option(help="As root, install what is missing with apt-get; otherwise only say what to install.")
     ] = True,
@@ -43,6 +46,8 @@ def up(
     chosen: state.Level = "node" if level == "node" else "control-plane"
     steps = progress.Steps()
     running = cluster.start(name, chosen, steps=steps, install=install)
+    if with_prometheus:
+        steps.say(f"Prometheus answers at {prometheus.start(name)}")
     steps.say(f"cluster {name} is up; use it with:")
     steps.say(f"export KUBECONFIG={running.kubeconfig}")
 

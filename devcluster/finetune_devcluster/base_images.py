@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_devcluster import buildah, commands, errors, programs, progress
+from finetune_devcluster import buildah, cache, commands, errors, programs, progress
 
 _MODES = ("auto", "pull", "debian")
 
@@ -60,7 +60,12 @@ def ensure_images(names: Sequence[str], steps: progress.Steps) -> list[str]:
     mode = os.environ.get("FINETUNE_BASE_IMAGES", "auto")
     if mode not in _MODES:
         raise ValueError(f"FINETUNE_BASE_IMAGES ({mode}) must be one of {', '.join(_MODES)}")
-    return [buildah.find_image(name) or _provide(name, mode, steps) for name in names]
+    found = {name: buildah.find_image(name) for name in names}
+    if not all(found.values()):
+        # One at a time: two builds that start together need the same base.
+        with cache.locked("base-images"):
+            found = {name: buildah.find_image(name) or _provide(name, mode, steps) for name in names}
+    return [str(found[name]) for name in names]
 
 
 def _provide(name: str, mode: str, steps: progress.Steps) -> str:

@@ -35,10 +35,27 @@ def digest_of(parts: Iterable[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the lock `name` of this cache; other processes that want it wait."""
+def locked(name: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock `name` of this cache, alone or with others that share it; who cannot have it now waits."""
+    with lock_path(name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def locked_if_free(name: str) -> Iterator[bool]:
+    """Hold the lock `name` alone and yield True, or yield False at once when somebody has it."""
+    with lock_path(name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def lock_path(name: str) -> Path:
+    """Return the file behind the lock `name`."""
     directory = cache_directory() / "locks"
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return directory / f"{name}.lock"

@@ -98,8 +98,9 @@ def use_existing(kubeconfig: Path) -> Cluster:
 def is_healthy(known: state.ClusterState) -> bool:
     """Tell whether every program of the cluster runs and its API server is ready."""
     directory = state.state_directory(known.name)
-    running = processes.ProcessGroup(directory).load()
-    return all(map(processes.is_running, running)) and control_plane.is_ready(directory, known.api_url)
+    folders = [directory, directory / node_level.S3_FOLDER]
+    recorded = [process for folder in folders for process in processes.ProcessGroup(folder).load()]
+    return all(map(processes.is_running, recorded)) and control_plane.is_ready(directory, known.api_url)
 
 
 def _start(name: str, level: state.Level, programs: Path, steps: progress.Steps) -> Cluster:

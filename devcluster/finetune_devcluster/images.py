@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune_devcluster import (
@@ -28,6 +29,9 @@ from finetune_devcluster import (
 PROGRAMS = ("buildah", "mmdebstrap")
 
 _KEPT_PER_NAME = 2  # the current one and the one before, for comparison; the trainer's has 5.6 GB each
+# Layers of no image speed up the next build; below this they are removed. Room for three builds of the trainer (a guess).
+_MIN_FREE_BYTES = 40 << 30
+_IN_USE = "images-in-use"  # the lock: shared by builds and pushes, alone for removing
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -58,20 +62,26 @@ def build_image(
     programs.require_root("images are built with its rights")
     programs.require_programs(PROGRAMS)
     arguments = arguments or {}
-    with cache.locked("images"):
-        text = dockerfile.read_text()
-        bases = base_images.ensure_images(dockerfiles.parse_base_images(text, arguments), steps)
-        inputs = dockerfiles.list_inputs(text, context)
-        files = [part for path in inputs for part in (str(path.relative_to(context)).encode(), path.read_bytes())]
-        tag = cache.digest_of([text.encode(), json.dumps([bases, sorted(arguments.items())]).encode(), *files])
+    text = dockerfile.read_text()
+    bases = base_images.ensure_images(dockerfiles.parse_base_images(text, arguments), steps)
+    tag = _digest_of_inputs(text, context, [*bases, *(f"{key}={value}" for key, value in sorted(arguments.items()))])
+    # Images of different names are built at the same time; nothing is removed meanwhile.
+    with cache.locked(f"image-{name}"):
         if not _is_pushed(target, name, tag):
             local = f"localhost/{name}:{tag}"
-            with steps.step(f"build the image {name}"):
-                _build(dockerfile, context, local, arguments)
-            with steps.step(f"push the image {name}"):
-                _push(local, f"{target.push_address}/{name}:{tag}")
+            with cache.locked(_IN_USE, shared=True):
+                with steps.step(f"build the image {name}"):
+                    _build(dockerfile, context, local, arguments)
+                with steps.step(f"push the image {name}"):
+                    _push(local, f"{target.push_address}/{name}:{tag}")
             _prune(target, name, tag)
     return f"{target.pull_address}/{name}:{tag}"
+
+
+def _digest_of_inputs(text: str, context: Path, others: Sequence[str]) -> str:
+    files = dockerfiles.list_inputs(text, context)
+    named = (part for path in files for part in (str(path.relative_to(context)).encode(), path.read_bytes()))
+    return cache.digest_of([text.encode(), *(other.encode() for other in others), *named])
 
 
 def _build(dockerfile: Path, context: Path, local: str, arguments: Mapping[str, str]) -> None:
@@ -100,21 +110,33 @@ def _prune(target: registry.Registry, name: str, current: str) -> None:
     record = cache.cache_directory() / "images" / f"{name}.json"
     known: list[str] = json.loads(record.read_text()) if record.exists() else []
     tags = [current, *(tag for tag in known if tag != current)]
-    record.write_text(json.dumps(tags[:_KEPT_PER_NAME]))
-    if not (old := tags[_KEPT_PER_NAME:]):
-        return
-    for tag in old:
-        digest = _request(target, "HEAD", f"/v2/{name}/manifests/{tag}")[1]
-        if digest:
-            _request(target, "DELETE", f"/v2/{name}/manifests/{digest}")
-        if buildah.find_image(f"localhost/{name}:{tag}"):
-            buildah.run("rmi", f"localhost/{name}:{tag}")
-    buildah.run("rmi", "--prune")
-    # Safe while the registry runs: pushes hold the same lock as this.
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(registry.build_config(), file)
-        file.flush()
-        commands.run([str(programs.find_program("docker-registry")), "garbage-collect", file.name])
+    with cache.locked_if_free(_IN_USE) as is_free:
+        # Not while somebody builds or pushes: what is old then stays in the record until the next time.
+        if is_free:
+            # Builds that were killed leave theirs behind, with all they had installed.
+            buildah.run("rm", "--all")
+            for tag in tags[_KEPT_PER_NAME:]:
+                _forget(target, name, tag)
+            _free_space(has_dropped=len(tags) > _KEPT_PER_NAME)
+            tags = tags[:_KEPT_PER_NAME]
+        record.write_text(json.dumps(tags))
+
+
+def _free_space(*, has_dropped: bool) -> None:
+    if shutil.disk_usage(cache.cache_directory()).free < _MIN_FREE_BYTES:
+        buildah.run("rmi", "--prune")
+    if has_dropped:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            json.dump(registry.build_config(), file)
+            file.flush()
+            commands.run([str(programs.find_program("docker-registry")), "garbage-collect", file.name])
+
+
+def _forget(target: registry.Registry, name: str, tag: str) -> None:
+    if digest := _request(target, "HEAD", f"/v2/{name}/manifests/{tag}")[1]:
+        _request(target, "DELETE", f"/v2/{name}/manifests/{digest}")
+    if buildah.find_image(f"localhost/{name}:{tag}"):
+        buildah.run("rmi", f"localhost/{name}:{tag}")
 
 
 def _request(target: registry.Registry, method: str, path: str) -> tuple[int, str | None]:

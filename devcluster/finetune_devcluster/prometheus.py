@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune_devcluster import api_client, certificates, errors, kubeconfig, programs, sandbox, state, waiting
+from finetune_devcluster import (
+    api_client,
+    certificates,
+    errors,
+    kubeconfig,
+    processes,
+    programs,
+    sandbox,
+    state,
+    waiting,
+)
 
 PORT = 9090
 
 _PROCESS_NAME = "prometheus"
+_DISCOVERY = "pod-discovery"
 _USER = "devcluster-prometheus"
 _SCRAPE_SECONDS = 5  # a short training run lasts a minute; the usual 30 s would show two points of it
 _READY_DEADLINE_SECONDS = 60.0  # measured: 1 s on an idle machine, 2026-11
@@ -39,24 +51,27 @@ def start(name: str, relabelings: Sequence[Mapping[str, Any]] = ()) -> str:
     known = state.load_state(name)
     if known is None or known.level != "node":
         raise errors.DevclusterError(f"cluster {name} must run at level node to have Prometheus; start it with `up`")
-    directory = state.state_directory(name)
-    box = sandbox.load(directory, name, known.network_index)
+    cluster_directory = state.state_directory(name)
+    box = sandbox.load(cluster_directory, name, known.network_index)
+    # A group of its own: the cluster works without it.
+    group = processes.ProcessGroup(cluster_directory / "prometheus", box.group.prefix, name)
     address = f"{box.net.node_address}:{PORT}"
-    document = json.dumps(_build_config(directory / "prometheus.kubeconfig", relabelings), indent=1)
-    config = directory / "prometheus.json"
-    if not (_is_ready(address) and config.exists() and config.read_text() == document):
-        box.group.stop(5.0, [_PROCESS_NAME])
-        _grant_access(directory, known.api_url)
+    targets = group.directory / "targets" / "pods.json"
+    config = group.directory / "prometheus.json"
+    document = json.dumps(_build_config(targets, relabelings), indent=1)
+    if not (_is_ready(address) and config.read_text() == document):
+        group.stop(5.0)
+        targets.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(document)
-        data = f"--storage.tsdb.path={directory / 'prometheus-data'}"
-        box.group.start(
-            _PROCESS_NAME, [str(program), f"--config.file={config}", data, f"--web.listen-address={address}"]
-        )
-        waiting.wait_for(f"Prometheus at {address}", lambda: _check_ready(box, address), _READY_DEADLINE_SECONDS)
+        reader = _grant_access(cluster_directory, known.api_url)
+        group.start(_DISCOVERY, [sys.executable, "-m", "finetune_devcluster.pod_discovery", str(reader), str(targets)])
+        data = f"--storage.tsdb.path={group.directory / 'data'}"
+        group.start(_PROCESS_NAME, [str(program), f"--config.file={config}", data, f"--web.listen-address={address}"])
+        waiting.wait_for(f"Prometheus at {address}", lambda: _check_ready(group, address), _READY_DEADLINE_SECONDS)
     return f"http://{address}"
 
 
-def _build_config(kubeconfig_file: Path, relabelings: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+def _build_config(targets: Path, relabelings: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     def keep(label: str, expression: str) -> dict[str, object]:
         return {"source_labels": [label], "action": "keep", "regex": expression}
 
@@ -67,7 +82,7 @@ def _build_config(kubeconfig_file: Path, relabelings: Sequence[Mapping[str, Any]
         "job_name": "pods",
         # A controller's series speak of other namespaces than its own: their label is the one that counts.
         "honor_labels": True,
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(kubeconfig_file)}],
+        "file_sd_configs": [{"files": [str(targets)]}],
         "relabel_configs": [
             keep("__meta_kubernetes_pod_container_port_name", "metrics"),
             keep("__meta_kubernetes_pod_phase", "Running"),
@@ -79,10 +94,10 @@ def _build_config(kubeconfig_file: Path, relabelings: Sequence[Mapping[str, Any]
     return {"global": {"scrape_interval": f"{_SCRAPE_SECONDS}s"}, "scrape_configs": [pods]}
 
 
-def _grant_access(directory: Path, api_url: str) -> None:
+def _grant_access(directory: Path, api_url: str) -> Path:
     authority = certificates.Authority(directory / "pki")
     pair = authority.issue("prometheus", _USER)
-    kubeconfig.save_kubeconfig(directory / "prometheus.kubeconfig", api_url, authority, pair)
+    config = kubeconfig.save_kubeconfig(directory / "prometheus.kubeconfig", api_url, authority, pair)
     rbac = "rbac.authorization.k8s.io"
     role = {"apiGroup": rbac, "kind": "ClusterRole", "name": _USER}
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
@@ -93,10 +108,12 @@ def _grant_access(directory: Path, api_url: str) -> None:
         {**common, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects},
     ]
     api_client.apply_manifests(directory / "kubeconfig", manifests)
+    return config
 
 
-def _check_ready(box: sandbox.Sandbox, address: str) -> None:
-    box.group.check_running(_PROCESS_NAME)
+def _check_ready(group: processes.ProcessGroup, address: str) -> None:
+    group.check_running(_PROCESS_NAME)
+    group.check_running(_DISCOVERY)
     if not _is_ready(address):
         raise waiting.NotYetError("not ready")
 

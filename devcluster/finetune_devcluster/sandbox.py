@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_devcluster import cgroups, commands, network, ownership, processes, waiting
+from finetune_devcluster import cgroups, commands, errors, network, ownership, processes, waiting
 
 HOLDER = "sandbox"
 
@@ -52,9 +52,23 @@ def create(directory: Path, name: str, pause: Path) -> Sandbox:
     command = ["unshare", "--mount", "--net", "--propagation=private", str(pause)]
     holder = outside.start(HOLDER, command)
     waiting.wait_for("sandbox", lambda: _check_entered(holder.pid, pause), 10.0)
-    prefix = ("nsenter", f"--target={holder.pid}", "--mount", "--net", "--")
+    prefix = _prefix(holder.pid)
     commands.run([*prefix, "sh", "-ec", "\n".join(_mount_lines(directory))])
     return Sandbox(directory, network.connect(name, holder.pid), processes.ProcessGroup(directory, prefix, name))
+
+
+def load(directory: Path, name: str, network_index: int) -> Sandbox:
+    """Return the sandbox that another process made.
+
+    Raises:
+        DevclusterError: it is gone.
+    """
+    outside = processes.ProcessGroup(directory, owner=name)
+    holder = next((process for process in outside.load() if process.name == HOLDER), None)
+    if holder is None or not processes.is_running(holder):
+        raise errors.DevclusterError(f"sandbox of cluster {name} (not running) must run; run `up --name {name}`")
+    group = processes.ProcessGroup(directory, _prefix(holder.pid), name)
+    return Sandbox(directory, network.Network(network_index), group)
 
 
 def remove(name: str) -> None:
@@ -62,6 +76,10 @@ def remove(name: str) -> None:
     ownership.kill_all(name)
     network.remove(name)
     cgroups.remove(name)
+
+
+def _prefix(holder_pid: int) -> tuple[str, ...]:
+    return ("nsenter", f"--target={holder_pid}", "--mount", "--net", "--")
 
 
 def _mount_lines(directory: Path) -> list[str]:

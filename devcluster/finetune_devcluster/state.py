@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,6 @@ class ClusterState:
     api_url: str
     network_index: int = 0
     """Which of the address blocks a node-level cluster has (1 to 250); 0 for a control plane on loopback."""
-    has_prometheus: bool = False
 
 
 def clusters_directory() -> Path:
@@ -68,4 +67,8 @@ def save_state(state: ClusterState) -> None:
 def load_state(name: str) -> ClusterState | None:
     """Return the saved state of `name`, None when there is no such cluster."""
     path = state_directory(name) / "cluster.json"
-    return ClusterState(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    # A cluster outlives a change of this checkout: what is not known any more is left out.
+    names = {field.name for field in fields(ClusterState)}
+    return ClusterState(**{key: value for key, value in json.loads(path.read_text()).items() if key in names})

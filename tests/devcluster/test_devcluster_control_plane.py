@@ -18,6 +18,8 @@ from lightkube.resources import core_v1
 
 from finetune_devcluster import api_client, cluster, errors, leftovers, processes, state, waiting
 
+pytestmark = pytest.mark.contract
+
 
 @pytest.fixture
 def name() -> Iterator[str]:

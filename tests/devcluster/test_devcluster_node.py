@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
 from cluster_fixtures import missing_programs_skip
 from lightkube.resources import core_v1
 
-from finetune_devcluster import api_client, cluster, helm, images, leftovers, node, services, waiting
+from finetune_devcluster import api_client, cluster, helm, images, leftovers, node, prometheus, s3, services, waiting
 
 pytestmark = pytest.mark.cluster
 
@@ -145,6 +148,58 @@ def test_a_chart_is_installed_upgraded_and_removed(
     helm.uninstall_chart(node_cluster.kubeconfig, "tiny", node_namespace)
     listed = json.loads(kubectl(node_cluster.kubeconfig, "get", "configmaps", "-n", node_namespace, "-o", "json"))
     assert "tiny" not in [item["metadata"]["name"] for item in listed["items"]]
+
+
+def test_prometheus_scrapes_pods_and_labels_their_series(
+    node_cluster: cluster.Cluster, node_namespace: str, image: str
+) -> None:
+    app = "__meta_kubernetes_pod_label_app"
+    with missing_programs_skip():
+        url = prometheus.start(node_cluster.name, [{"source_labels": [app], "target_label": "app"}])
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "metered", "namespace": node_namespace, "labels": {"app": "meter"}},
+        "spec": {
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "workingDir": "/srv",
+                    "command": ["sh", "-c", "echo answer 42 > metrics && exec python -m http.server 8000"],
+                    "ports": [{"name": "metrics", "containerPort": 8000}],
+                }
+            ]
+        },
+    }
+    api_client.apply_manifests(node_cluster.kubeconfig, [pod])
+
+    def fetch_series() -> dict[str, Any]:
+        query = f"{url}/api/v1/query?query=answer"
+        with urllib.request.urlopen(query, timeout=5) as answer:  # noqa: S310 - the address just started
+            document = json.load(answer)
+        if not (found := document["data"]["result"]):
+            raise waiting.NotYetError(json.dumps(document))
+        return dict(found[0])
+
+    series = waiting.wait_for("the pod's series", fetch_series, 60.0)
+    assert series["value"][1] == "42"
+    assert series["metric"]["namespace"] == node_namespace
+    assert (series["metric"]["pod"], series["metric"]["app"]) == ("metered", "meter")
+
+
+def test_the_s3_server_of_a_cluster_takes_new_users(node_cluster: cluster.Cluster) -> None:
+    assert node_cluster.s3 is not None
+    added = node_cluster.s3.add_identity(f"user-{secrets.token_hex(3)}", s3.READ_ONLY_ACTIONS)
+    client = boto3.client(
+        "s3",
+        endpoint_url=node_cluster.s3.endpoint_url,
+        aws_access_key_id=added.access_key,
+        aws_secret_access_key=added.secret_key,
+        region_name="us-east-1",
+    )
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.create_bucket(Bucket="not-allowed")
 
 
 def test_a_second_cluster_runs_beside_the_first_and_leaves_nothing(node_cluster: cluster.Cluster) -> None:
