@@ -79,6 +79,7 @@ def test_prepare_then_train_then_succeeded(stage: Stage, operator: Operator) -> 
     _wait_until(
         "TTL", lambda: [job["spec"].get("ttlSecondsAfterFinished") for job in run.read_jobs()] == [86400, 86400]
     )
+    assert operator.fetch("/healthz", operator.health_port)[0] == 200
     series = operator.read_series()
     label = f'namespace="{stage.namespace}"'
     assert series[f'finetune_jobs_finished_total{{{label},reason="Completed",result="succeeded"}}'] >= 1
@@ -97,50 +98,49 @@ def test_the_run_config_reaches_the_pod_as_an_annotation(stage: Stage) -> None:
     run.delete()
 
 
-@pytest.mark.parametrize(
-    ("code", "reason", "message"),
-    [
-        (64, "ConfigError", "the program was called wrongly"),
-        (65, "DataError", "train.jsonl line 17: label is missing"),
-        (65, "ModelError", "the model is an encoder"),
-        (66, "ReferenceNotFound", "s3://datasets/movies/train.jsonl isn't there"),
-        (77, "AccessDenied", "s3://datasets refused the credentials"),
-        (78, "ConfigError", "spec can't work"),
-        (79, "CUDAOutOfMemory", "the smallest micro-batch doesn't fit"),
-        (80, "Diverged", "loss is NaN at step 12"),
-    ],
-    ids=lambda value: str(value).replace(" ", "-"),
-)
-def test_what_the_user_must_fix_ends_the_run_at_once(stage: Stage, code: int, reason: str, message: str) -> None:
-    run = stage.submit(f"final-{code}-{reason.lower()}"[:40])
-    run.wait_pod("prepare").fail(code, reason, message, "Do this.")
-    final = run.wait_phase("Failed")
-    assert final["failure"] == {
-        "reason": reason,
-        "message": message,
-        "remedy": "Do this.",
-        "retryable": False,
-        "exitCode": code,
-    }
-    conditions = get_conditions(final)
-    assert (conditions["Failed"], conditions["Stalled"]) == (("True", reason), ("True", reason))
-    assert conditions["Reconciling"][0] == "False"
-    assert len(run.read_jobs()) == 1
+FINAL = [
+    (64, "ConfigError", "the program was called wrongly"),
+    (65, "DataError", "train.jsonl line 17: label is missing"),
+    (65, "ModelError", "the model is an encoder"),
+    (66, "ReferenceNotFound", "s3://datasets/movies/train.jsonl isn't there"),
+    (77, "AccessDenied", "s3://datasets refused the credentials"),
+    (78, "ConfigError", "spec can't work"),
+    (79, "CUDAOutOfMemory", "the smallest micro-batch doesn't fit"),
+    (80, "Diverged", "loss is NaN at step 12"),
+]
 
 
-@pytest.mark.parametrize(
-    ("code", "container_reason", "want"),
-    [(137, "OOMKilled", "OutOfMemory"), (69, "", "StorageUnavailable"), (137, "", "Internal"), (1, "", "Internal")],
-    ids=["memory limit", "storage unavailable", "killed by somebody", "a crash"],
-)
-def test_a_counted_failure_without_retries_left_fails(
-    stage: Stage, code: int, container_reason: str, want: str
-) -> None:
-    run = stage.submit(f"spent-{code}-{want.lower()}", spec__runPolicy={"backoffLimit": 0})
-    run.wait_pod("prepare").end(code, "some words, no JSON", container_reason)
-    final = run.wait_phase("Failed")
-    assert (final["failure"]["reason"], final["failure"]["exitCode"]) == (want, code)
-    assert (final["failedAttempts"], final["attempts"][0]["counted"]) == (1, True)
+def test_what_the_user_must_fix_ends_the_run_at_once(stage: Stage) -> None:
+    runs = [stage.submit(f"final-{code}-{reason.lower()}") for code, reason, _ in FINAL]
+    for run, (code, reason, message) in zip(runs, FINAL, strict=True):
+        run.wait_pod("prepare").fail(code, reason, message, "Do this.")
+    for run, (code, reason, message) in zip(runs, FINAL, strict=True):
+        final = run.wait_phase("Failed")
+        wanted = {"reason": reason, "message": message, "remedy": "Do this.", "retryable": False, "exitCode": code}
+        assert final["failure"] == wanted
+        conditions = get_conditions(final)
+        assert (conditions["Failed"], conditions["Stalled"]) == (("True", reason), ("True", reason))
+        assert conditions["Reconciling"][0] == "False"
+        assert len(run.read_jobs()) == 1
+
+
+COUNTED = [
+    (137, "OOMKilled", "OutOfMemory"),
+    (69, "", "StorageUnavailable"),
+    (137, "", "Internal"),
+    (1, "", "Internal"),
+]
+
+
+def test_a_counted_failure_without_retries_left_fails(stage: Stage) -> None:
+    policy = {"backoffLimit": 0}
+    runs = [stage.submit(f"spent-{index}", spec__runPolicy=policy) for index in range(len(COUNTED))]
+    for run, (code, container_reason, _) in zip(runs, COUNTED, strict=True):
+        run.wait_pod("prepare").end(code, "some words, no JSON", container_reason)
+    for run, (code, _, reason) in zip(runs, COUNTED, strict=True):
+        final = run.wait_phase("Failed")
+        assert (final["failure"]["reason"], final["failure"]["exitCode"]) == (reason, code)
+        assert (final["failedAttempts"], final["attempts"][0]["counted"]) == (1, True)
 
 
 def test_exit_code_0_without_proof_is_no_success(stage: Stage) -> None:

@@ -248,7 +248,7 @@ class Run:
 
     def read_events(self) -> list[str]:
         """Read the reasons of the Events about it."""
-        fields = {"involvedObject.uid": self.uid}
+        fields: dict[str, Any] = {"involvedObject.uid": self.uid}
         return [
             str(item["reason"]) for item in self.stage.client.list(Event, namespace=self.stage.namespace, fields=fields)
         ]

@@ -1,0 +1,404 @@
+"""The order of things: stages, crashes, suspension, deadlines, the queue, the end."""
+
+from typing import Any
+
+import cluster_objects as objects
+from cluster_objects import Cluster, to_prepare, to_train
+
+from finetune_api.status import ConditionType
+from finetune_operator.plan import DeleteJob, PatchJob
+from finetune_operator.settings import Settings
+
+
+def _kinds(plan: Any) -> list[str]:
+    return [type(action).__name__ for action in plan.actions]
+
+
+def _events(plan: Any) -> list[str]:
+    return [event.reason for event in plan.events]
+
+
+def test_the_newest_pod_counts_when_the_first_was_disrupted() -> None:
+    cluster = to_prepare()
+    first = cluster.add_pod(0)
+    objects.start_pod(first, 1)
+    cluster.step(2)
+    objects.end_pod(first, 143, 30, disruption="Eviction: node drained")
+    plan = cluster.step(31)
+    assert _events(plan) == ["PodDisrupted"]
+    assert plan.attempt_ends == ("disruption",)
+    assert (cluster.status["attempts"][0]["activeSeconds"], cluster.status["phase"]) == (29, "Validating")
+    second = cluster.add_pod(40)
+    objects.start_pod(second, 50)
+    cluster.step(51)
+    objects.end_pod(second, 0, 70, objects.build_prepared_message())
+    objects.end_child(cluster.children[0], "Complete", 70)
+    cluster.step(70)
+    assert cluster.status["attempts"][0]["activeSeconds"] == 49
+    assert cluster.status["preparedSHA256"] == objects.PREPARED_SHA256
+
+
+# Stages.
+
+
+def test_the_first_visit_sets_every_condition_and_creates_the_prepare_job() -> None:
+    cluster = Cluster()
+    plan = cluster.step(0)
+    assert {item["type"] for item in cluster.status["conditions"]} == {item.value for item in ConditionType}
+    assert _kinds(plan) == ["CreateJob"]
+    assert _events(plan) == ["JobCreated"]
+    assert cluster.status["attempts"] == [
+        {
+            "number": 1,
+            "stage": "prepare",
+            "job": cluster.children[0]["metadata"]["name"],
+            "activeSeconds": 0,
+            "counted": False,
+        }
+    ]
+    assert (cluster.status["attemptCount"], cluster.status["phase"], cluster.status["observedGeneration"]) == (
+        1,
+        "Pending",
+        1,
+    )
+
+
+def test_prepare_leads_to_train_with_its_digest() -> None:
+    cluster = to_train()
+    stored = cluster.status
+    assert (stored["preparedAttempt"], stored["preparedSHA256"]) == (1, objects.PREPARED_SHA256)
+    assert (stored["runDigest"], stored["data"]["trainRows"]) == ("sha256:" + "d" * 64, 2000)
+    assert cluster.get_condition("Validated")[0] == "True"
+    assert [(item["stage"], item["number"]) for item in stored["attempts"]] == [("prepare", 1), ("train", 1)]
+    config = cluster.children[-1]["spec"]["template"]["metadata"]["annotations"]["finetune.dev/run-config"]
+    assert f'"prepared":{{"attempt":1,"sha256":"{objects.PREPARED_SHA256}"}}' in config
+
+
+def test_no_gpu_is_asked_for_before_the_prepare_stage_succeeded() -> None:
+    cluster = to_train(spec__resources={"gpus": 2})
+    limits = [child["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] for child in cluster.children]
+    assert ["nvidia.com/gpu" in item for item in limits] == [False, True]
+
+
+def test_the_artifacts_of_an_earlier_attempt_are_reported_where_they_lie() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    cluster.end(143, 40)
+    cluster.step(40)
+    cluster.step(60)
+    cluster.step(61)
+    text = objects.build_trained_message(2).replace("/attempts/2/", "/attempts/1/")
+    cluster.end(0, 80, text)
+    cluster.step(80)
+    assert cluster.status["phase"] == "Succeeded"
+    assert cluster.status["artifacts"]["uri"].endswith("/attempts/1/model/")
+
+
+def test_early_stopping_is_a_success_by_its_own_name() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    text = objects.build_trained_message(1).replace('"Completed"', '"EarlyStopped"')
+    cluster.end(0, 60, text)
+    plan = cluster.step(60)
+    assert cluster.get_condition("Succeeded")[:2] == ("True", "EarlyStopped")
+    assert _events(plan) == ["Succeeded"]
+
+
+def test_a_message_that_is_gone_is_settled_by_another_attempt_that_counts_nothing() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    objects.end_child(cluster.children[-1], "Complete", 60)
+    cluster.step(60)
+    assert (cluster.status["attempts"][-1]["cause"], cluster.status.get("failedAttempts", 0)) == ("MessageLost", 0)
+    cluster.step(80)
+    assert (cluster.status["attempts"][-1]["stage"], cluster.status["attempts"][-1]["number"]) == ("train", 2)
+
+
+def test_a_failed_job_without_a_pod_counts() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    objects.end_child(cluster.children[-1], "Failed", 60, "BackoffLimitExceeded", "reached")
+    cluster.step(60)
+    assert (cluster.status["attempts"][-1]["cause"], cluster.status["failedAttempts"]) == ("Internal", 1)
+
+
+# Crashes and strangers.
+
+
+def test_a_crash_between_status_and_create_is_made_good_without_a_new_attempt() -> None:
+    cluster = Cluster()
+    cluster.step(0, acts=False)
+    plan = cluster.step(5)
+    assert _kinds(plan) == ["CreateJob"]
+    assert (len(cluster.status["attempts"]), _events(plan)) == (1, [])
+
+
+def test_a_job_seen_once_and_gone_is_deleted_not_missing() -> None:
+    cluster = to_prepare()
+    cluster.step(1)
+    cluster.remove_child(cluster.children[0])
+    plan = cluster.step(2)
+    assert cluster.status["attempts"][0]["cause"] == "JobDeleted"
+    assert (_events(plan), plan.attempt_ends) == (["AttemptFailed"], ("error",))
+    assert cluster.step(3).actions == (), "counted once, not at every sight"
+    assert cluster.status["failedAttempts"] == 1
+
+
+def test_a_job_of_the_same_name_but_another_uid_is_not_ours_any_more() -> None:
+    cluster = to_prepare()
+    cluster.step(1)
+    cluster.children[0]["metadata"]["uid"] = "another"
+    plan = cluster.step(2)
+    assert cluster.status["attempts"][0]["cause"] == "JobDeleted"
+    assert _kinds(plan) == ["DeleteJob"], "it must be gone before the next attempt"
+    assert _kinds(cluster.step(31)) == ["CreateJob"]
+
+
+def test_a_strangers_job_ends_the_run_and_stays() -> None:
+    cluster = Cluster()
+    cluster.step(0, acts=False)
+    name = cluster.status["attempts"][0]["job"]
+    cluster.children = [{"metadata": {"name": name, "namespace": "demo", "uid": "stranger"}, "spec": {}, "status": {}}]
+    plan = cluster.step(1)
+    assert cluster.status["failure"]["reason"] == "Internal"
+    assert name in cluster.status["failure"]["message"]
+    assert plan.actions == ()
+
+
+def test_the_next_attempt_waits_for_pods_that_are_still_there() -> None:
+    cluster = to_prepare()
+    pod = cluster.add_pod(0)
+    objects.start_pod(pod, 0)
+    cluster.step(1)
+    cluster.children.clear()
+    cluster.step(2)
+    plan = cluster.step(100)
+    assert (_kinds(plan), cluster.status["phase"]) == ([], "Pending")
+    assert "former attempt" in cluster.get_condition("Ready")[2]
+    cluster.pods.clear()
+    assert _kinds(cluster.step(101)) == ["CreateJob"]
+
+
+def test_a_pod_that_cannot_be_removed_is_told() -> None:
+    cluster = to_prepare()
+    pod = cluster.add_pod(0)
+    objects.start_pod(pod, 0)
+    pod["metadata"]["deletionTimestamp"] = objects.time_text(10)
+    cluster.step(100)
+    assert cluster.get_condition("TerminationStuck")[0] == "False"
+    plan = cluster.step(10 + 301)
+    assert cluster.get_condition("TerminationStuck")[:2] == ("True", "NodeUnreachable")
+    assert "NodeUnreachable" in _events(plan)
+
+
+def test_an_object_on_its_way_out_is_left_to_the_garbage_collector() -> None:
+    cluster = to_prepare()
+    before = cluster.status
+    cluster.job["metadata"]["deletionTimestamp"] = objects.time_text(5)
+    assert cluster.step(6).actions == ()
+    assert cluster.status == before
+
+
+# Suspension.
+
+
+def test_suspension_condemns_the_attempt_before_its_job_is_deleted() -> None:
+    cluster = to_train()
+    objects.start_pod(cluster.add_pod(21), 22)
+    cluster.step(23)
+    cluster.job["spec"]["runPolicy"]["suspend"] = True
+    plan = cluster.plan(32)
+    assert [type(action) for action in plan.actions] == [DeleteJob]
+    assert plan.status.attempts[-1].cause == "Suspended"
+    assert plan.status.attempts[-1].end_time is None
+    assert plan.status.phase == "Training"
+
+
+def test_a_suspended_job_on_its_way_out_is_waited_for() -> None:
+    cluster = to_train()
+    objects.start_pod(cluster.add_pod(21), 22)
+    cluster.step(23)
+    cluster.job["spec"]["runPolicy"]["suspend"] = True
+    cluster.step(32, acts=False)
+    cluster.children[-1]["metadata"]["deletionTimestamp"] = objects.time_text(32)
+    assert _kinds(cluster.step(33)) == []
+    assert cluster.status["phase"] == "Training"
+    # A change of mind comes too late for this attempt: it ends, and the next one begins.
+    cluster.job["spec"]["runPolicy"]["suspend"] = False
+    assert _kinds(cluster.step(34)) == []
+    cluster.remove_child(cluster.children[-1])
+    plan = cluster.step(40)
+    assert _kinds(plan) == ["CreateJob"]
+    assert [(item["cause"], item["counted"]) for item in cluster.status["attempts"][:-1]] == [
+        ("Completed", False),
+        ("Suspended", False),
+    ]
+
+
+def test_suspended_time_is_neither_running_nor_pending_time() -> None:
+    cluster = to_train(spec__runPolicy={"pendingDeadlineSeconds": 100, "activeDeadlineSeconds": 100})
+    objects.start_pod(cluster.add_pod(21), 22)
+    cluster.step(23)
+    cluster.job["spec"]["runPolicy"]["suspend"] = True
+    cluster.step(42)
+    plan = cluster.step(43)
+    assert (cluster.status["phase"], _events(plan)) == ("Suspended", ["Suspended"])
+    assert "pendingSince" not in cluster.status
+    cluster.step(100_000)
+    assert cluster.status["phase"] == "Suspended"
+    cluster.job["spec"]["runPolicy"]["suspend"] = False
+    plan = cluster.step(100_001)
+    assert _events(plan) == ["Resumed", "JobCreated"]
+    assert cluster.status["pendingSince"] == objects.time_text(100_001)
+
+
+def test_a_result_that_comes_while_suspending_counts() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    cluster.job["spec"]["runPolicy"]["suspend"] = True
+    cluster.step(22, acts=False)
+    cluster.end(0, 60, objects.build_trained_message())
+    cluster.step(61)
+    assert cluster.status["phase"] == "Succeeded"
+
+
+def test_a_failure_that_comes_while_suspending_does_not() -> None:
+    cluster = to_train(spec__runPolicy={"backoffLimit": 0})
+    cluster.step(21)
+    cluster.job["spec"]["runPolicy"]["suspend"] = True
+    cluster.step(22, acts=False)
+    cluster.end(137, 60)
+    cluster.step(61)
+    assert (cluster.status["phase"], cluster.status.get("failedAttempts", 0)) == ("Suspended", 0)
+
+
+# Deadlines.
+
+
+def test_running_time_is_summed_over_attempts_and_ends_the_run() -> None:
+    cluster = to_train(spec__runPolicy={"activeDeadlineSeconds": 100, "pendingDeadlineSeconds": 1000})
+    assert cluster.children[-1]["spec"]["activeDeadlineSeconds"] == 90 + 1000
+    objects.start_pod(cluster.add_pod(21), 30)
+    plan = cluster.step(40)
+    assert plan.requeue_after == 80, "100 s less 10 s of prepare and 10 s of train"
+    cluster.step(119)
+    assert cluster.status["phase"] == "Training"
+    plan = cluster.step(120)
+    assert cluster.status["failure"]["reason"] == "DeadlineExceeded"
+    assert _kinds(plan) == ["DeleteJob", "PatchJob"]
+    assert cluster.status["attempts"][-1]["cause"] == "DeadlineExceeded"
+
+
+def test_a_raised_deadline_reaches_the_live_job() -> None:
+    cluster = to_prepare(spec__runPolicy={"activeDeadlineSeconds": 100, "pendingDeadlineSeconds": 1000})
+    cluster.job["spec"]["runPolicy"]["activeDeadlineSeconds"] = 500
+    plan = cluster.step(2)
+    assert plan.actions == (
+        PatchJob(cluster.children[0]["metadata"]["name"], "job-1", {"activeDeadlineSeconds": 1500}),
+    )
+    assert cluster.step(3).actions == ()
+
+
+def test_the_prepare_stage_has_a_limit_of_its_own() -> None:
+    settings = Settings(trainer_image="trainer:1", prepare_deadline_seconds=60)
+    cluster = Cluster(settings)
+    cluster.step(0)
+    objects.start_pod(cluster.add_pod(1), 5)
+    assert cluster.step(10).requeue_after == 55
+    cluster.step(65)
+    assert cluster.status["failure"]["reason"] == "DeadlineExceeded"
+    assert "prepare" in cluster.status["failure"]["message"]
+
+
+def test_the_jobs_own_deadline_ends_the_run_while_the_operator_is_down() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    objects.end_child(cluster.children[-1], "Failed", 9000, "DeadlineExceeded", "Job was active longer than specified")
+    cluster.step(9001)
+    assert cluster.status["failure"]["reason"] == "DeadlineExceeded"
+
+
+def test_a_clock_that_steps_back_makes_no_negative_time() -> None:
+    cluster = to_train()
+    objects.start_pod(cluster.add_pod(21), 30)
+    cluster.step(31)
+    plan = cluster.step(-600)
+    assert plan.requeue_after is not None
+    assert plan.requeue_after >= 0
+    assert all(item["activeSeconds"] >= 0 for item in cluster.status["attempts"])
+
+
+# Kueue.
+
+
+def test_a_job_that_the_queue_holds_back_is_queued() -> None:
+    cluster = to_train(spec__placement={"queueName": "team-a"})
+    cluster.children[-1]["spec"]["suspend"] = True
+    condition = {"type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "Job suspended"}
+    cluster.children[-1]["status"]["conditions"] = [condition]
+    cluster.step(30)
+    assert cluster.status["phase"] == "Queued"
+    assert cluster.get_condition("Suspended")[:2] == ("True", "QueuedByKueue")
+    assert cluster.get_condition("QuotaReserved")[0] == "False"
+    assert cluster.get_condition("Reconciling")[0] == "True", "Kueue goes on by itself"
+
+
+def test_preemption_uses_no_attempt_and_stops_the_clock() -> None:
+    cluster = to_train()
+    pod = cluster.add_pod(21)
+    objects.start_pod(pod, 30)
+    cluster.step(31)
+    cluster.children[-1]["spec"]["suspend"] = True
+    cluster.pods.remove(pod)
+    plan = cluster.step(90)
+    assert (_events(plan), plan.attempt_ends) == (["Preempted"], ("preempted",))
+    assert (cluster.status["attempts"][-1]["activeSeconds"], cluster.status["pendingSince"]) == (
+        60,
+        objects.time_text(90),
+    )
+    cluster.children[-1]["spec"]["suspend"] = False
+    objects.start_pod(cluster.add_pod(200), 210)
+    cluster.step(211)
+    cluster.step(230)
+    assert (cluster.status["phase"], len(cluster.status["attempts"])) == ("Training", 2)
+
+
+# The end.
+
+
+def test_after_the_end_only_the_ttl_is_cared_for() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    cluster.end(0, 60, objects.build_trained_message())
+    plan = cluster.step(60)
+    assert _kinds(plan) == ["PatchJob", "PatchJob"]
+    final = cluster.status
+    assert cluster.step(100).actions == ()
+    cluster.job["spec"]["runPolicy"]["ttlSecondsAfterFinished"] = 5
+    assert [action.spec for action in cluster.step(110).actions if isinstance(action, PatchJob)] == [
+        {"ttlSecondsAfterFinished": 5}
+    ] * 2
+    cluster.children.clear()
+    cluster.pods.clear()
+    assert cluster.step(120).actions == ()
+    assert cluster.status == final
+
+
+def test_a_crash_before_the_clean_up_is_made_good() -> None:
+    cluster = to_train(spec__runPolicy={"pendingDeadlineSeconds": 60})
+    cluster.step(21)
+    cluster.step(90, acts=False)
+    assert cluster.status["failure"]["reason"] == "PendingDeadlineExceeded"
+    assert _kinds(cluster.step(100)) == ["DeleteJob", "PatchJob"]
+
+
+def test_a_finished_run_follows_the_generation_and_nothing_else() -> None:
+    cluster = to_prepare()
+    cluster.step(1)
+    cluster.end(65, 20, objects.build_message("prepare", 1, 65, "DataError"))
+    cluster.step(20)
+    final = cluster.status
+    cluster.job["metadata"]["generation"] = 7
+    cluster.job["spec"]["runPolicy"]["suspend"] = True
+    cluster.step(30)
+    assert cluster.status == final | {"observedGeneration": 7}

@@ -1,0 +1,161 @@
+"""What is refused before anything runs, what must not be, and how the outcome looks to kstatus."""
+
+from typing import Any
+
+import cluster_objects as objects
+import pytest
+from cluster_objects import Cluster, to_prepare, to_train
+from manifests import Manifest
+
+from finetune_operator.plan import CreateJob
+
+
+def _kinds(plan: Any) -> list[str]:
+    return [type(action).__name__ for action in plan.actions]
+
+
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    (
+        "a rule between fields",
+        {"spec__training": {"epochs": "2", "maxSteps": 5}},
+        "InvalidSpec",
+        "spec.training.maxSteps (5) must be absent",
+    ),
+    (
+        "a value out of range",
+        {"spec__resources": {"gpus": 99}},
+        "InvalidSpec",
+        "spec.resources.gpus (99) must be at most 16",
+    ),
+    (
+        "an image nobody allowed",
+        {"spec__trainer": {"image": "evil.example.com/x:1"}},
+        "ConfigError",
+        "registry.example.com/finetune",
+    ),
+    (
+        "an open endpoint",
+        {"spec__storage": {"endpointURL": "http://s3.example.com"}},
+        "ConfigError",
+        "must begin with https://",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "edits", "reason", "text"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_spec_that_cannot_run_is_refused_before_anything_is_created(
+    sentence: str, edits: dict[str, Any], reason: str, text: str
+) -> None:
+    cluster = Cluster(**edits)
+    plan = cluster.step(0)
+    assert plan.actions == ()
+    failure = cluster.status["failure"]
+    assert failure["reason"] == reason
+    assert text in failure["message"]
+    assert cluster.status["phase"] == "Failed"
+
+
+def test_all_errors_of_a_spec_are_told_at_once() -> None:
+    cluster = Cluster(spec__training={"epochs": "2", "maxSteps": 5}, spec__output={"uri": "s3://runs/x", "merge": True})
+    cluster.step(0)
+    assert "spec.training.maxSteps" in cluster.status["failure"]["message"]
+    assert "spec.output.merge" in cluster.status["failure"]["message"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://s3.example.com", "http://s3.demo.svc:8333", "http://s3.demo.svc.cluster.local", ""]
+)
+def test_endpoints_with_encryption_or_inside_the_cluster_are_allowed(url: str) -> None:
+    cluster = Cluster(spec__storage={"endpointURL": url})
+    assert _kinds(cluster.step(0)) == ["CreateJob"]
+
+
+def test_a_run_that_lives_is_not_refused_by_rules_of_a_later_operator() -> None:
+    cluster = to_prepare(spec__trainer={"image": ""})
+    cluster.job["spec"]["training"]["packing"] = True
+    assert _kinds(cluster.step(5)) == []
+    assert "failure" not in cluster.status
+
+
+def test_a_field_of_a_newer_crd_stalls_a_new_run_and_ends_none() -> None:
+    cluster = Cluster()
+    cluster.job["spec"]["training"]["novelty"] = True
+    cluster.step(0)
+    assert cluster.get_condition("Stalled")[:2] == ("True", "InvalidSpec")
+    assert "upgrade the operator" in cluster.get_condition("Ready")[2]
+    assert "failure" not in cluster.status
+    live = to_prepare()
+    live.job["spec"]["training"]["novelty"] = True
+    live.step(1)
+    assert live.get_condition("Stalled")[0] == "False"
+
+
+def test_a_status_of_a_newer_operator_is_read_without_its_news() -> None:
+    cluster = to_prepare()
+    cluster.job["status"]["novelty"] = {"x": 1}
+    assert cluster.step(1).actions == ()
+
+
+def test_a_run_config_too_long_for_an_annotation_is_refused() -> None:
+    env = [{"name": f"V{number}", "value": "x" * 4000} for number in range(40)]
+    cluster = Cluster(spec__trainer={"env": env})
+    cluster.step(0)
+    assert cluster.status["failure"]["reason"] == "ConfigError"
+    assert "131072 bytes" in cluster.status["failure"]["message"]
+
+
+def test_creating_never_happens_twice_for_one_attempt() -> None:
+    cluster = to_prepare()
+    plans = [cluster.step(float(second)) for second in range(1, 30)]
+    assert not any(isinstance(action, CreateJob) for plan in plans for action in plan.actions)
+
+
+def _kstatus(job: Manifest) -> str:
+    """Judge as cli-utils' kstatus does: https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus."""
+    stored = job["status"]
+    if stored.get("observedGeneration") != job["metadata"]["generation"]:
+        return "InProgress"
+    conditions = {item["type"]: item["status"] for item in stored.get("conditions", [])}
+    if conditions.get("Reconciling") == "True":
+        return "InProgress"
+    if conditions.get("Stalled") == "True":
+        return "Failed"
+    return {"True": "Current", "False": "InProgress", "Unknown": "InProgress"}.get(
+        conditions.get("Ready", ""), "Current"
+    )
+
+
+def test_kstatus_and_the_outcome_matrix_agree() -> None:
+    fresh = Cluster()
+    running, queued, suspended, waiting, succeeded, failed = (to_train() for _ in range(6))
+    objects.start_pod(running.add_pod(21), 22)
+    queued.children[-1]["spec"]["suspend"] = True
+    suspended.job["spec"]["runPolicy"]["suspend"] = True
+    suspended.step(22)
+    objects.hold_pod(waiting.add_pod(21), "ErrImagePull", "no")
+    succeeded.end(0, 23, objects.build_trained_message())
+    failed.end(80, 23)
+    rows = {}
+    for name, cluster in {
+        "fresh": fresh,
+        "running": running,
+        "queued": queued,
+        "suspended": suspended,
+        "waiting": waiting,
+        "succeeded": succeeded,
+        "failed": failed,
+    }.items():
+        if name != "fresh":
+            cluster.step(24)
+        conditions = {item["type"]: item["status"] for item in cluster.status.get("conditions", [])}
+        shown = [conditions.get(key, "absent") for key in ("Ready", "Reconciling", "Stalled", "Succeeded", "Failed")]
+        rows[name] = (*shown, _kstatus(cluster.job))
+    assert rows == {
+        "fresh": ("absent", "absent", "absent", "absent", "absent", "InProgress"),
+        "running": ("False", "True", "False", "Unknown", "False", "InProgress"),
+        "queued": ("False", "True", "False", "Unknown", "False", "InProgress"),
+        "suspended": ("False", "False", "False", "Unknown", "False", "InProgress"),
+        "waiting": ("False", "False", "True", "Unknown", "False", "Failed"),
+        "succeeded": ("True", "False", "False", "True", "False", "Current"),
+        "failed": ("False", "False", "True", "False", "True", "Failed"),
+    }
