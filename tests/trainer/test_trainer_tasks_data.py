@@ -1,0 +1,251 @@
+"""Each task's data side on real tokenizers: which tokens it makes, and exactly which of them are learned."""
+
+# ruff: noqa: E501 - a case per line keeps the tables readable
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import transformers
+
+from finetune_api.errors import DataError, ModelError
+from finetune_api.spec import Task
+from finetune_trainer import tasks
+from finetune_trainer.dataset import IGNORED, Part, Sample, TokenizedRow
+from finetune_trainer.records import Findings, Record
+from finetune_trainer.tasks import causal_lm, instruction_tuning, sequence_classification
+
+MESSAGES = {"messages": "messages"}
+PROMPT = {"prompt": "prompt", "completion": "completion"}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tiny_models.build_encoder(tmp_path_factory.mktemp("encoder"))
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def decoder() -> Any:
+    """Its pad token is its stop token."""
+    return tiny_models.build_decoder_tokenizer()
+
+
+def talk(*parts: tuple[str, str]) -> Sample:
+    return Sample(0, "t.jsonl line 1", tuple(Part(role, text) for role, text in parts))
+
+
+def learned(row: TokenizedRow, tokenizer: Any) -> list[str]:
+    """Return the stretches that are learned, as text."""
+    assert row.labels is not None
+    assert [
+        token for token, label in zip(row.input_ids, row.labels, strict=True) if label not in (token, IGNORED)
+    ] == []
+    stretches: list[list[int]] = [[]]
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        if label == IGNORED:
+            stretches.append([])
+        else:
+            stretches[-1].append(token)
+    return [tokenizer.decode(stretch) for stretch in stretches if stretch]
+
+
+def tokenize(sample: Sample, tokenizer: Any, max_length: int = 100) -> TokenizedRow:
+    return instruction_tuning.tokenize_batch([sample], tokenizer, max_length, {})[0]
+
+
+def test_every_task_that_a_spec_may_name_is_registered() -> None:
+    from finetune_api.tasks import TASKS
+
+    assert set(tasks.TASKS) == set(TASKS)
+    for task, facts in TASKS.items():
+        roles = {role for shape in tasks.find_task(task).SHAPES for role in shape.roles}
+        assert roles == set(facts.roles)
+    assert tasks.find_task(Task.CAUSAL_LM).MODEL_CLASS == "AutoModelForCausalLM"
+
+
+# Rows.
+
+BAD_ROWS = [
+    pytest.param(sequence_classification, {"text": "text", "label": "label"}, {"text": "", "label": 1.5}, ["text must not be empty", "label must be a text or a whole number, not float"], id="text and label"),
+    pytest.param(sequence_classification, {"text": "a", "textPair": "b", "label": "c"}, {"a": "x", "c": 1}, ["b is missing; it must be a text"], id="a pair's second text"),
+    pytest.param(causal_lm, {"text": "text"}, {"text": None}, ["text is missing; it must be a text"], id="plain text"),
+    pytest.param(instruction_tuning, PROMPT, {"prompt": 1, "completion": " "}, ["prompt must be a text, not int", "completion must not be empty"], id="prompt and completion"),
+    pytest.param(instruction_tuning, {"instruction": "i", "output": "o", "input": "x"}, {"i": "a", "o": "b", "x": 3}, ["x must be a text, not int"], id="input"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": "hello"}, ["messages must be a list of messages"], id="no list"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": []}, ["messages must be a list of messages"], id="an empty list"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": ["x"]}, ["messages[1] must be an object with role and content"], id="a message that is a text"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "human", "content": ""}]}, ["messages[1].role (human) must be one of system, user, assistant", "messages[1].content must be a text that isn't empty"], id="unknown role, no content"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "user", "content": "x", "weight": 1}]}, ["messages[1] must have role and content only, not weight"], id="a key that would be ignored"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "user", "content": "x"}]}, ["messages must end with a message of the assistant, not user"], id="no answer"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "assistant", "content": "x"}]}, ["messages must begin with a message the assistant answers"], id="no question"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "columns", "values", "want"), BAD_ROWS)
+def test_everything_wrong_with_a_row_is_found(
+    task: tasks.TaskData, columns: dict[str, str], values: dict[str, object], want: list[str]
+) -> None:
+    findings = Findings()
+    assert task.parse_sample(4, Record("t.jsonl line 5", values), columns, findings) is None
+    assert findings.kept == [f"t.jsonl line 5: {message}" for message in want]
+
+
+@pytest.mark.parametrize(
+    ("extra", "want"), [("", "Add"), (None, "Add"), ("1 and 2", "Add\n\n1 and 2")], ids=["empty", "absent", "given"]
+)
+def test_an_input_stands_below_its_instruction(extra: str | None, want: str) -> None:
+    record = Record("p", {"i": "Add", "o": "3", "x": extra})
+    sample = instruction_tuning.parse_sample(0, record, {"instruction": "i", "output": "o", "input": "x"}, Findings())
+    assert sample == Sample(0, "p", (Part("user", want), Part("assistant", "3")))
+
+
+# SequenceClassification.
+
+
+def test_classification_rows_are_cut_counted_and_labelled(encoder: Any) -> None:
+    samples = [
+        Sample(0, "p", (Part("text", "a dull plot"),), "neg"),
+        Sample(1, "p", (Part("text", "plot " * 50),), "pos"),
+    ]
+    short, long = sequence_classification.tokenize_batch(samples, encoder, 16, {"neg": 0, "pos": 1})
+    assert encoder.decode(short.input_ids) == "[CLS] a dull plot [SEP]"
+    assert (short.label, short.is_truncated, short.labels, short.token_type_ids) == (0, False, None, None)
+    assert (long.label, long.is_truncated, len(long.input_ids)) == (1, True, 16)
+    assert long.input_ids[-1] == encoder.sep_token_id
+
+
+def test_pairs_carry_token_types(encoder: Any) -> None:
+    sample = Sample(0, "p", (Part("text", "a dull plot"), Part("textPair", "poor acting")), "x")
+    (row,) = sequence_classification.tokenize_batch([sample], encoder, 64, {"x": 7})
+    assert encoder.decode(row.input_ids) == "[CLS] a dull plot [SEP] poor acting [SEP]"
+    assert row.token_type_ids is not None
+    first = row.input_ids.index(encoder.sep_token_id) + 1
+    assert row.token_type_ids == [0] * first + [1] * (len(row.input_ids) - first)
+    assert row.label == 7
+
+
+# CausalLM.
+
+
+def test_plain_text_is_learned_whole_with_its_end(decoder: Any) -> None:
+    (row,) = causal_lm.tokenize_batch([talk(("text", "the old man"))], decoder, 100, {})
+    assert decoder.decode(row.input_ids) == "the old man<|im_end|>"
+    assert row.labels == row.input_ids
+    (cut,) = causal_lm.tokenize_batch([talk(("text", "the old man and his dog"))], decoder, 4, {})
+    assert (len(cut.input_ids), cut.is_truncated, cut.input_ids[-1] == decoder.eos_token_id) == (4, True, False)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(decoder: Any) -> None:
+    decoder.eos_token = None
+    for task in (causal_lm, instruction_tuning):
+        with pytest.raises(ModelError, match="must have an end-of-text token"):
+            task.check_tokenizer(decoder, PROMPT)
+
+
+# InstructionTuning.
+
+
+def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(decoder: Any) -> None:
+    row = tokenize(talk(("user", "define house"), ("assistant", "a building")), decoder)
+    assert decoder.decode(row.input_ids) == (
+        "<|im_start|>user\ndefine house<|im_end|>\n<|im_start|>assistant\na building<|im_end|>\n"
+    )
+    assert learned(row, decoder) == ["a building<|im_end|>"]
+    # The stop token is the pad token here, and it stands three times in the row: learned once.
+    assert decoder.pad_token_id == decoder.eos_token_id
+    assert row.labels is not None
+    assert row.labels.count(decoder.eos_token_id) == 1
+
+
+def test_of_a_conversation_every_answer_is_learned(decoder: Any) -> None:
+    sample = talk(
+        *(("system", "be kind"), ("user", "hello"), ("assistant", "good day"), ("user", "how"), ("assistant", "fine"))
+    )
+    row = tokenize(sample, decoder)
+    assert learned(row, decoder) == ["good day<|im_end|>", "fine<|im_end|>"]
+
+
+def test_the_learned_tokens_follow_the_prompt_as_generation_sees_it(decoder: Any) -> None:
+    row = tokenize(talk(("user", "define house"), ("assistant", " a building")), decoder)
+    prompt = decoder.apply_chat_template(
+        [{"role": "user", "content": "define house"}], tokenize=False, add_generation_prompt=True
+    )
+    ids = decoder(prompt, add_special_tokens=False)["input_ids"]
+    assert row.input_ids[: len(ids)] == ids
+    assert row.labels is not None
+    assert row.labels[: len(ids)] == [IGNORED] * len(ids)
+    assert row.labels[len(ids)] == row.input_ids[len(ids)]
+
+
+def test_a_token_over_the_boundary_does_not_shift_the_mask(decoder: Any) -> None:
+    decoder.chat_template = None
+    # "the" is one token: cut after "t", the whole text would be tokenized otherwise than in use.
+    assert len(decoder("the")["input_ids"]) == 1
+    row = tokenize(talk(("user", "in t"), ("assistant", "he beginning")), decoder)
+    assert row.input_ids[: len(decoder("in t")["input_ids"])] == decoder("in t")["input_ids"]
+    assert learned(row, decoder) == ["he beginning<|im_end|>"]
+
+
+def test_without_a_template_prompt_and_answer_follow_each_other(decoder: Any) -> None:
+    decoder.chat_template = None
+    row = tokenize(talk(("user", "define house:"), ("assistant", " a building")), decoder)
+    assert decoder.decode(row.input_ids) == "define house: a building<|im_end|>"
+    assert learned(row, decoder) == [" a building<|im_end|>"]
+    assert instruction_tuning.check_tokenizer(decoder, PROMPT) == {
+        "chatTemplate": "none: prompt and answer as they are",
+        "stopToken": "<|im_end|>",
+    }
+
+
+def test_a_template_that_ends_no_turn_gets_the_end_of_text(decoder: Any) -> None:
+    decoder.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    row = tokenize(talk(("user", "define house"), ("assistant", "a building")), decoder)
+    assert decoder.decode(row.input_ids) == "user: define house\nassistant: a building<|im_end|>"
+    assert learned(row, decoder) == ["a building<|im_end|>"]
+
+
+def test_a_template_that_opens_a_block_of_reasoning_for_generation_only(decoder: Any) -> None:
+    decoder.chat_template = tiny_models.CHAT_TEMPLATE.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+    row = tokenize(talk(("user", "define house"), ("assistant", "a building")), decoder)
+    assert learned(row, decoder) == ["a building<|im_end|>"]
+
+
+def test_an_answer_cut_off_by_the_length_leaves_nothing_to_learn(decoder: Any) -> None:
+    row = tokenize(talk(("user", "define house " * 20), ("assistant", "a building")), decoder, max_length=16)
+    assert (len(row.input_ids), row.labels, row.is_truncated) == (16, [IGNORED] * 16, True)
+
+
+def test_messages_without_a_chat_template_are_refused(decoder: Any) -> None:
+    decoder.chat_template = None
+    with pytest.raises(ModelError, match="must have a chat template to train on messages; it has none"):
+        instruction_tuning.check_tokenizer(decoder, MESSAGES)
+
+
+def test_what_a_template_refuses_is_named_with_the_row(decoder: Any) -> None:
+    decoder.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(DataError, match=r"t\.jsonl line 1: .*roles must alternate"):
+        tokenize(talk(("user", "x"), ("assistant", "y")), decoder)
+    with pytest.raises(ModelError, match="roles must alternate"):
+        instruction_tuning.check_tokenizer(decoder, PROMPT)
+
+
+def test_a_template_that_changes_earlier_answers_is_refused(decoder: Any) -> None:
+    decoder.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}"
+        "{% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert instruction_tuning.check_tokenizer(decoder, MESSAGES)["stopToken"] == "<|im_end|>"
+    sample = talk(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    with pytest.raises(DataError, match=r"t\.jsonl line 1: messages\[2\] must look the same"):
+        tokenize(sample, decoder)
+
+
+def test_the_template_is_recorded_by_its_digest(decoder: Any, tmp_path: Path) -> None:
+    found = instruction_tuning.check_tokenizer(decoder, PROMPT)
+    assert found["stopToken"] == "<|im_end|>"
+    assert found["chatTemplate"].startswith("sha256:")
