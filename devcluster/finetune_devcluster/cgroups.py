@@ -7,6 +7,7 @@ cluster's; nothing outside of it is written to, except that version 2 is asked t
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -37,6 +38,8 @@ def create(name: str) -> None:
 
 def list_groups(name: str) -> list[Path]:
     """Return all groups of the cluster `name`, the innermost first."""
+    if os.geteuid() != 0:
+        return []  # only root's clusters have any; one of the same name is not ours
     tops = [hierarchy / group_name(name) for hierarchy in _hierarchies()]
     groups = [path for top in tops if top.is_dir() for path in (top, *top.rglob("*")) if path.is_dir()]
     return sorted(groups, reverse=True)

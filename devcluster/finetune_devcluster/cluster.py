@@ -132,6 +132,8 @@ def _remove(name: str, steps: progress.Steps) -> None:
     if not directory.exists():
         return
     with steps.step(f"remove cluster {name}"):
+        # At once: what these programs would save is about to be deleted.
+        processes.ProcessGroup(directory).stop(0)
         sandbox.remove(name)
         # The last: while it is there, `status` shows the cluster and `down` finds it.
         shutil.rmtree(directory)

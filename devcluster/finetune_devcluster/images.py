@@ -29,7 +29,7 @@ from finetune_devcluster import (
 PROGRAMS = ("buildah", "mmdebstrap")
 
 _KEPT_PER_NAME = 2  # the current one and the one before, for comparison; the trainer's has 5.6 GB each
-# Layers of no image speed up the next build; below this they are removed. Room for three builds of the trainer (a guess).
+# Layers of no image speed up the next build; below this they go: room for three builds of the trainer (a guess).
 _MIN_FREE_BYTES = 40 << 30
 _IN_USE = "images-in-use"  # the lock: shared by builds and pushes, alone for removing
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -65,7 +65,11 @@ def kill_all(name: str) -> None:
 
 
 def _belongs(entry: Path, name: str) -> bool:
-    if f"{_VARIABLE}={name}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+    # Another user may have a cluster of the same name.
+    is_ours = entry.stat().st_uid == os.geteuid()
+    if is_ours and f"{_VARIABLE}={name}".encode() in (entry / "environ").read_bytes().split(b"\0"):
         return True
+    if os.geteuid() != 0:
+        return False
     paths = [line.rpartition(":")[2].split("/") for line in (entry / "cgroup").read_text().splitlines()]
     return any(cgroups.group_name(name) in path for path in paths)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,19 @@ from botocore.exceptions import ClientError
 from cluster_fixtures import missing_programs_skip
 from lightkube.resources import core_v1
 
-from finetune_devcluster import api_client, cluster, helm, images, leftovers, node, prometheus, s3, services, waiting
+from finetune_devcluster import (
+    api_client,
+    cluster,
+    helm,
+    images,
+    leftovers,
+    node,
+    prometheus,
+    s3,
+    services,
+    state,
+    waiting,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -93,10 +108,10 @@ def test_a_pod_over_its_memory_limit_is_killed_and_says_so(
     pod = run_pod(node_cluster.kubeconfig, node_namespace, image, command, resources=resources)
     assert pod.status is not None
     assert pod.status.containerStatuses is not None
-    state = pod.status.containerStatuses[0].state
-    assert state is not None
-    assert state.terminated is not None
-    assert (state.terminated.reason, state.terminated.exitCode) == ("OOMKilled", 137)
+    ended = pod.status.containerStatuses[0].state
+    assert ended is not None
+    assert ended.terminated is not None
+    assert (ended.terminated.reason, ended.terminated.exitCode) == ("OOMKilled", 137)
 
 
 def test_a_command_runs_inside_a_running_pod(node_cluster: cluster.Cluster) -> None:
@@ -200,6 +215,26 @@ def test_the_s3_server_of_a_cluster_takes_new_users(node_cluster: cluster.Cluste
     )
     with pytest.raises(ClientError, match="AccessDenied"):
         client.create_bucket(Bucket="not-allowed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "a killed driver, then down"])
+def test_a_start_that_was_broken_off_leaves_nothing(node_cluster: cluster.Cluster, number: signal.Signals) -> None:
+    assert node_cluster.level == "node"  # the programs are built: what is broken off must be a start, not a build
+    name = f"own-{secrets.token_hex(3)}"
+    command = [sys.executable, "-m", "finetune_devcluster", "up", "--name", name]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    begun = state.state_directory(name) / "logs" / "kubelet.log"
+
+    def check_begun() -> None:
+        if not begun.exists():
+            raise waiting.NotYetError(f"no {begun}")
+
+    waiting.wait_for("kubelet", check_begun, 60.0)
+    os.kill(driver.pid, number)
+    assert driver.wait(timeout=60) != 0
+    if number == signal.SIGKILL:
+        cluster.stop(name)
+    assert leftovers.find_leftovers(name) == []
 
 
 def test_a_second_cluster_runs_beside_the_first_and_leaves_nothing(node_cluster: cluster.Cluster) -> None:

@@ -58,12 +58,13 @@ def control_plane() -> Iterator[cluster.Cluster]:
 def node_cluster() -> Iterator[cluster.Cluster]:
     """A whole cluster that runs pods, with `.s3` and `.registry`, shared by the test run.
 
-    `FINETUNE_NODE_CLUSTER` names a cluster that runs already; it is used and left as it is.
+    `FINETUNE_NODE_CLUSTER` names a cluster that runs already, by its name or by the path of its kubeconfig; it is used
+    and left as it is.
     """
     if name := os.environ.get("FINETUNE_NODE_CLUSTER"):
         from finetune_devcluster import cluster
 
-        yield cluster.load(name)
+        yield cluster.use_existing(Path(name)) if os.sep in name else cluster.load(name)
     else:
         with shared_cluster("node") as running:
             yield running
