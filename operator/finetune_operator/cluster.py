@@ -98,6 +98,9 @@ class Cluster:
         if manifest is None:
             return None
         job = observe.observe_job(manifest)
+        if not job.status.attempts:
+            # An attempt stands in the status before its Job is made: without one there is nothing to read.
+            return Snapshot(job, Observed())
         selector = {group.LABEL_UID: job.uid}
         jobs = await self._list(_Job, namespace, labels=selector)
         pods = await self._list(_Pod, namespace, labels=selector)
@@ -128,25 +131,25 @@ class Cluster:
             await self._create_event(job, event)
         return is_written or bool(plan.actions)
 
-    async def list_jobs(self, namespaces: Sequence[str]) -> list[Manifest]:
-        """Read all FineTuneJobs of these namespaces, or of all."""
-        return [item for name in namespaces or (ALL_NAMESPACES,) for item in await self._list(_FineTuneJob, name)]
-
-    async def list_children(self, namespaces: Sequence[str]) -> list[Manifest]:
-        """Read all child Jobs of these namespaces, or of all."""
-        found: list[Manifest] = []
+    async def iterate_jobs(self, namespaces: Sequence[str]) -> AsyncIterator[Manifest]:
+        """Read all FineTuneJobs of these namespaces, or of all, a page at a time."""
         for name in namespaces or (ALL_NAMESPACES,):
-            found += await self._list(_Job, name, labels={group.LABEL_UID: None, group.LABEL_JOB: None})
-        return found
+            async for item in self._iterate(_FineTuneJob, name):
+                yield item
 
-    async def delete_orphan(self, child: Manifest) -> bool:
+    async def iterate_children(self, namespaces: Sequence[str]) -> AsyncIterator[Manifest]:
+        """Read all child Jobs of these namespaces, or of all, a page at a time."""
+        labels = {group.LABEL_UID: None, group.LABEL_JOB: None}
+        for name in namespaces or (ALL_NAMESPACES,):
+            async for item in self._iterate(_Job, name, labels=labels):
+                yield item
+
+    async def delete_orphan(self, namespace: str, parent: str, parent_uid: str, child: observe.ChildJob) -> bool:
         """Delete a child Job if its FineTuneJob is really gone; tell whether it was."""
-        metadata = child["metadata"]
-        labels = metadata["labels"]
-        parent = await self._get(_FineTuneJob, metadata["namespace"], labels[group.LABEL_JOB])
-        if parent is not None and parent["metadata"]["uid"] == labels[group.LABEL_UID]:
+        found = await self._get(_FineTuneJob, namespace, parent)
+        if found is not None and found["metadata"]["uid"] == parent_uid:
             return False
-        await self._delete_job(metadata["namespace"], metadata["name"], metadata["uid"], CascadeType.BACKGROUND)
+        await self._delete_job(namespace, child.name, child.uid, CascadeType.BACKGROUND)
         return True
 
     async def check_access(self, namespaces: Sequence[str]) -> None:
@@ -290,6 +293,16 @@ class Cluster:
         labels: Mapping[str, str | None] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
+        return [item async for item in self._iterate(resource, namespace, labels=labels, fields=fields)]
+
+    async def _iterate(
+        self,
+        resource: Any,  # noqa: ANN401 - see above
+        namespace: str,
+        *,
+        labels: Mapping[str, str | None] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Manifest]:
         async with self._measure("list", _plural(resource)):
             pages = self._client.list(
                 resource,
@@ -298,7 +311,8 @@ class Cluster:
                 labels=dict(labels) if labels else None,
                 fields=dict(fields) if fields else None,
             )
-            return [dict(item) async for item in pages]
+            async for item in pages:
+                yield dict(item)
 
     async def _call(self, verb: str, resource: str, call: Awaitable[Any]) -> Any:  # noqa: ANN401 - see above
         async with self._measure(verb, resource):

@@ -12,7 +12,6 @@ from aiohttp import web
 
 from finetune_api import group
 from finetune_operator import health as vital_signs
-from finetune_operator import worker as working
 from finetune_operator.cluster import ClusterError
 from finetune_operator.health import Health
 from finetune_operator.metrics import Metrics
@@ -67,8 +66,6 @@ def probe(memo: Memo, **_: object) -> str:
 @kopf.on.event(group.GROUP, group.VERSION, group.PLURAL, id="finetunejobs")
 @kopf.on.event("batch", "v1", "jobs", id="jobs", labels={group.LABEL_JOB: kopf.PRESENT})
 @kopf.on.event("", "v1", "pods", id="pods", labels={group.LABEL_JOB: kopf.PRESENT})
-async def enqueue(memo: Memo, resource: kopf.Resource, body: kopf.Body, **_: object) -> None:
+async def enqueue(memo: Memo, resource: kopf.Resource, type: str | None, body: kopf.Body, **_: object) -> None:  # noqa: A002 - kopf's name
     """Ask for the FineTuneJob an object is about."""
-    key = working.find_key(body)
-    if key is not None:
-        memo.worker.enqueue(resource.plural, key)
+    memo.worker.enqueue(resource.plural, type, body)

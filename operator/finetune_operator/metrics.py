@@ -100,6 +100,10 @@ class Metrics:
         """Drop the gauges of a FineTuneJob that is gone."""
         self._jobs.pop((namespace, name), None)
 
+    def list_jobs(self) -> set[tuple[str, str]]:
+        """Return namespace and name of the FineTuneJobs there are gauges for."""
+        return set(self._jobs)
+
     def build_exposition(self) -> bytes:
         """Write all series in Prometheus' text format."""
         return generate_latest(self.registry)

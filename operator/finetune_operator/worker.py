@@ -1,114 +1,32 @@
-"""The queue between what happened and what is decided: keys in, one reconcile per key at a time.
+"""Between what happened and what is decided: keys in, one reconcile per key at a time, and the resync.
 
-Keys coalesce, a key is never worked on twice at once, failures are retried with jittered back-off, and no key comes
-back sooner than a second: neither a skewed clock nor a broken object can make a hot loop. Events are only hints; the
-resync compares everything with the API server and so bounds how long a lost one can matter.
+Failures are retried with jittered back-off. Events are only hints; the resync compares everything with the API server
+and so bounds how long a lost one can matter. Finished runs cost it one line of a list, not a request.
 """
 
 import asyncio
-import heapq
+import contextlib
 import logging
 import random
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import httpx2
 
 from finetune_api import group, status
-from finetune_api.status import Phase
-from finetune_operator import observe, reconcile
+from finetune_api.status import FineTuneJobStatus, Phase
+from finetune_operator import key_queue, observe, reconcile
 from finetune_operator.cluster import Cluster, Conflict
 from finetune_operator.health import Health
+from finetune_operator.key_queue import MIN_PAUSE_SECONDS, Key, KeyQueue
 from finetune_operator.metrics import JobFacts, Metrics
-from finetune_operator.observe import FineTuneJob
+from finetune_operator.observe import ChildJob, FineTuneJob, Observed
 from finetune_operator.plan import Plan
 from finetune_operator.settings import Settings
 
-Key = tuple[str, str]
-
-MIN_PAUSE_SECONDS = 1.0
-MAX_BACKOFF_SECONDS = 300.0
 RESOURCES = (group.PLURAL, "jobs", "pods")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class KeyQueue:
-    """Keys that wait for their time.
-
-    A key asked for while it is worked on waits until that is done; asked for twice it is due at the earlier time.
-
-    Args:
-        clock: monotonic seconds.
-    """
-
-    clock: Callable[[], float] = time.monotonic
-    _due: dict[Key, float] = field(default_factory=dict)
-    _heap: list[tuple[float, Key]] = field(default_factory=list)
-    _active: set[Key] = field(default_factory=set)
-    _earliest: dict[Key, float] = field(default_factory=dict)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __len__(self) -> int:
-        return len(self._due)
-
-    def add(self, key: Key, delay_seconds: float = 0.0) -> None:
-        """Ask for a key, at once or later."""
-        due = max(self.clock() + delay_seconds, self._earliest.get(key, 0.0))
-        if due < self._due.get(key, float("inf")):
-            self._due[key] = due
-            heapq.heappush(self._heap, (due, key))
-            self._changed.set()
-
-    def pop(self) -> tuple[Key | None, float | None]:
-        """Take the key that is due, or return how long until the next one is; (None, None): nothing waits."""
-        held: list[tuple[float, Key]] = []
-        found: Key | None = None
-        wait: float | None = None
-        while self._heap:
-            due, key = self._heap[0]
-            if self._due.get(key) != due:
-                heapq.heappop(self._heap)
-            elif due > self.clock():
-                wait = due - self.clock()
-                break
-            elif key in self._active:
-                held.append(heapq.heappop(self._heap))
-            else:
-                heapq.heappop(self._heap)
-                del self._due[key]
-                self._active.add(key)
-                found = key
-                break
-        for item in held:
-            heapq.heappush(self._heap, item)
-        return found, wait
-
-    def finish(self, key: Key) -> None:
-        """Give a key back; it isn't due again for a second."""
-        self._active.discard(key)
-        now = self.clock()
-        self._earliest = {item: moment for item, moment in self._earliest.items() if moment > now}
-        self._earliest[key] = now + MIN_PAUSE_SECONDS
-        if key in self._due and self._due[key] < self._earliest[key]:
-            del self._due[key]
-            self.add(key)
-        self._changed.set()
-
-    async def take(self) -> Key:
-        """Wait for the next key that is due."""
-        while True:
-            self._changed.clear()
-            key, wait = self.pop()
-            if key is not None:
-                return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
 
 
 class Worker:
@@ -122,6 +40,8 @@ class Worker:
         self._queue = KeyQueue()
         self._failures: dict[Key, int] = {}
         self._resynced: set[Key] = set()
+        self._settled: set[Key] = set()
+        self._relisted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -142,12 +62,25 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def enqueue(self, resource: str, key: Key) -> None:
-        """Note that something about this FineTuneJob changed."""
+    def enqueue(self, resource: str, event_type: str | None, body: observe.Manifest) -> None:
+        """Note that something changed that concerns a FineTuneJob."""
         self._health.record_watch_event(resource)
+        key = find_key(body)
+        if event_type is None:
+            # A (re)listed object may be old news: one resync compares them all with fewer requests than each alone.
+            self._relisted.set()
+            return
+        if resource == group.PLURAL:
+            self._note_settled(key, is_settled(body) and event_type != "DELETED")
+        if key is None or key in self._settled:
+            return
         self._resynced.discard(key)
         self._queue.add(key)
         self._metrics.queue_depth.set(len(self._queue))
+
+    def _note_settled(self, key: Key | None, is_settled_now: bool) -> None:
+        if key is not None:
+            (self._settled.add if is_settled_now else self._settled.discard)(key)
 
     async def _work(self) -> None:
         while True:
@@ -160,7 +93,7 @@ class Worker:
                 self._record(key, "requeue", MIN_PAUSE_SECONDS)
             except Exception as error:  # any failure of one object must leave the others alone
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
-                wait = compute_retry_seconds(failures, random.random())  # noqa: S311 - jitter, no secret
+                wait = key_queue.compute_retry_seconds(failures, random.random())  # noqa: S311 - jitter, no secret
                 is_known = isinstance(error, httpx2.HTTPError)
                 extra = {"namespace": key[0], "job": key[1]}
                 text = f"{type(error).__name__}: {error}"
@@ -184,6 +117,7 @@ class Worker:
         snapshot = await self._cluster.fetch_snapshot(*key, now)
         if snapshot is None:
             self._metrics.forget_job(*key)
+            self._settled.discard(key)
             return None
         plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, self._settings)
         is_changed = await self._cluster.apply_plan(snapshot.job, plan)
@@ -206,12 +140,15 @@ class Worker:
             self._metrics.attempt_ends.labels(job.namespace, end).inc()
         if new.completion_time is not None and job.status.completion_time is None:
             self._record_finish(job, plan)
+        self._record_job(job, new)
+
+    def _record_job(self, job: FineTuneJob, new: FineTuneJobStatus) -> None:
         self._metrics.record_job(
             JobFacts(
                 namespace=job.namespace,
                 name=job.name,
                 phase=new.phase or Phase.PENDING,
-                method=method,
+                method=str((job.spec.get("method") or {}).get("kind", "")),
                 queue=str((job.spec.get("placement") or {}).get("queueName", "")),
                 percent=new.progress.percent if new.progress is not None else 0,
                 pending_since=status.parse_time(new.pending_since) if new.pending_since else None,
@@ -234,38 +171,66 @@ class Worker:
             except Exception as error:  # the next resync must come whatever ended this one
                 is_known = isinstance(error, httpx2.HTTPError)
                 logger.warning("resync failed: %s: %s", type(error).__name__, error, exc_info=not is_known)
-            await asyncio.sleep(self._settings.resync_seconds)
+            await asyncio.sleep(MIN_PAUSE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._relisted.wait(), self._settings.resync_seconds)
 
     async def _resync(self) -> None:
         """Compare all FineTuneJobs and child Jobs with what the watches said."""
         is_first = not self._health.is_ready
-        # Children first: a parent that is created between the two lists must not make its child look like an orphan.
-        children = await self._cluster.list_children(self._settings.watched_namespaces)
-        jobs = await self._cluster.list_jobs(self._settings.watched_namespaces)
-        uids = {job["metadata"]["uid"] for job in jobs}
-        orphans = 0
-        for child in children:
-            if child["metadata"]["labels"][group.LABEL_UID] not in uids and await self._cluster.delete_orphan(child):
-                orphans += 1
-                self._metrics.resync_drift.labels("orphan").inc()
-                logger.warning("deleted Job %s, whose FineTuneJob is gone", child["metadata"]["name"])
-        for job in jobs:
-            key = (job["metadata"]["namespace"], job["metadata"]["name"])
-            self._resynced |= set() if is_first else {key}
+        self._relisted.clear()
+        namespaces = self._settings.watched_namespaces
+        # Children first: a parent that is made between the two lists must not make its child look like an orphan.
+        children: dict[tuple[Key, str], list[ChildJob]] = {}
+        async for manifest in self._cluster.iterate_children(namespaces):
+            labels, key = manifest["metadata"]["labels"], find_key(manifest)
+            if key is not None:
+                [child] = observe.observe_children(labels[group.LABEL_UID], [manifest], ()).jobs
+                children.setdefault((key, labels[group.LABEL_UID]), []).append(child)
+        gone = self._metrics.list_jobs()
+        async for manifest in self._cluster.iterate_jobs(namespaces):
+            gone.discard((manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
+            self._compare(manifest, children, is_first=is_first)
+        for key in gone:
             self._queue.add(key)
+        orphans = [await self._remove_orphans(*owner, found) for owner, found in children.items()]
         self._metrics.queue_depth.set(len(self._queue))
-        self._health.record_resync(RESOURCES, has_drift=orphans > 0)
+        self._health.record_resync(RESOURCES, has_drift=any(orphans))
 
+    def _compare(
+        self, manifest: observe.Manifest, children: dict[tuple[Key, str], list[ChildJob]], *, is_first: bool
+    ) -> None:
+        """Ask for a FineTuneJob unless the lists show that nothing of it runs and nothing is to be done."""
+        metadata = manifest["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        jobs = tuple(children.pop((key, metadata["uid"]), ()))
+        try:
+            job = observe.observe_job(manifest)
+        except ValueError:
+            # Whoever works on the key says what is wrong with it; the others must be compared all the same.
+            self._queue.add(key)
+            return
+        plan = reconcile.plan_job(job, Observed(jobs), datetime.now(UTC), self._settings)
+        is_idle = plan.status == job.status and not plan.actions and all(child.is_finished for child in jobs)
+        if is_idle:
+            self._record_job(job, job.status)
+            if is_settled(manifest):
+                self._settled.add(key)
+            if plan.requeue_after is not None:
+                self._queue.add(key, plan.requeue_after)
+            return
+        self._resynced |= set() if is_first else {key}
+        self._queue.add(key)
 
-def compute_retry_seconds(failures: int, share: float) -> float:
-    """Return the wait after that many failures in a row: 1 s doubled up to 5 min, of which at most half is random.
-
-    Args:
-        failures: at least 1.
-        share: from 0 to 1, at random.
-    """
-    seconds: float = min(MAX_BACKOFF_SECONDS, MIN_PAUSE_SECONDS * 2 ** min(failures, 10))
-    return seconds * (0.5 + share / 2)
+    async def _remove_orphans(self, key: Key, uid: str, children: Sequence[ChildJob]) -> bool:
+        """Delete child Jobs whose FineTuneJob was in no list; tell whether there were any."""
+        found = False
+        for child in children:
+            if await self._cluster.delete_orphan(*key, uid, child):
+                found = True
+                self._metrics.resync_drift.labels("orphan").inc()
+                logger.warning("deleted Job %s, whose FineTuneJob is gone", child.name, extra={"namespace": key[0]})
+        return found
 
 
 def find_key(manifest: observe.Manifest) -> Key | None:
@@ -273,3 +238,10 @@ def find_key(manifest: observe.Manifest) -> Key | None:
     if manifest.get("kind") == group.KIND:
         return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
     return observe.find_parent_key(manifest)
+
+
+def is_settled(manifest: observe.Manifest) -> bool:
+    """Tell whether a FineTuneJob has finished and its newest generation was seen: nothing more is to be done."""
+    stored = manifest.get("status") or {}
+    is_finished = stored.get("phase") in (Phase.SUCCEEDED, Phase.FAILED)
+    return is_finished and stored.get("observedGeneration") == manifest["metadata"].get("generation")

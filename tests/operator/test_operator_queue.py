@@ -7,10 +7,10 @@ import pytest
 
 from finetune_api import metrics as series
 from finetune_api.status import Phase
-from finetune_operator import worker
+from finetune_operator import key_queue, worker
 from finetune_operator.health import Health
+from finetune_operator.key_queue import Key, KeyQueue
 from finetune_operator.metrics import JobFacts, Metrics
-from finetune_operator.worker import Key, KeyQueue
 
 A, B = ("demo", "a"), ("demo", "b")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -93,8 +93,8 @@ def test_taking_waits_for_the_time() -> None:
     ("failures", "least", "most"), [(1, 1, 2), (2, 2, 4), (5, 16, 32), (9, 150, 300), (50, 150, 300)]
 )
 def test_retries_back_off_to_five_minutes(failures: int, least: float, most: float) -> None:
-    assert worker.compute_retry_seconds(failures, 0.0) == least
-    assert worker.compute_retry_seconds(failures, 1.0) == most
+    assert key_queue.compute_retry_seconds(failures, 0.0) == least
+    assert key_queue.compute_retry_seconds(failures, 1.0) == most
 
 
 def _facts(name: str, phase: Phase, pending_since: datetime | None = None) -> JobFacts:
@@ -156,3 +156,19 @@ def test_a_process_without_resyncs_is_unhealthy(monkeypatch: pytest.MonkeyPatch)
     assert health.find_problem() == "no resync for 601 s, more than 600 s"
     health.record_resync(("jobs",), has_drift=False)
     assert (health.find_problem(), health.is_ready) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("phase", "observed", "want"),
+    [("Succeeded", 3, True), ("Failed", 3, True), ("Failed", 2, False), ("Training", 3, False), (None, -1, False)],
+)
+def test_only_a_finished_run_whose_spec_was_seen_is_settled(phase: str | None, observed: int, want: bool) -> None:
+    stored = {"phase": phase, "observedGeneration": observed}
+    assert worker.is_settled({"metadata": {"generation": 3}, "status": stored}) is want
+
+
+def test_an_object_is_about_itself_or_about_the_parent_its_labels_name() -> None:
+    own = {"kind": "FineTuneJob", "metadata": {"namespace": "demo", "name": "movies"}}
+    child = {"kind": "Job", "metadata": {"namespace": "demo", "name": "x", "labels": {"finetune.dev/job": "movies"}}}
+    stranger = {"kind": "Pod", "metadata": {"namespace": "demo", "name": "x"}}
+    assert [worker.find_key(item) for item in (own, child, stranger)] == [("demo", "movies")] * 2 + [None]
