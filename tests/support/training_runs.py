@@ -227,6 +227,7 @@ def build_config(
     model: str,
     storage: Mapping[str, str],
     spec: Mapping[str, Any],
+    *,
     uid: str | None = None,
     prepared: Mapping[str, Any] | None = None,
     attempt: int = 1,

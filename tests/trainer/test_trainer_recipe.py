@@ -194,7 +194,7 @@ def test_a_manifest_that_does_not_verify_is_no_success(bench: RunBench, tmp_path
     recipe.run(config, tmp_path / "one")
     damage(bench.client, f"output/{config.job.uid}/runs/{config.job.uid}/attempts/1/evaluation.json")
 
-    with pytest.raises(DataError, match="lists files that are missing or changed: attempts/1/evaluation.json"):
+    with pytest.raises(DataError, match=r"lists files that are missing or changed: attempts/1/evaluation\.json"):
         recipe.run(config, tmp_path / "two")
 
 
@@ -203,7 +203,7 @@ def test_rows_that_changed_since_the_prepare_stage_are_refused(bench: RunBench, 
     key = f"output/{config.job.uid}/runs/{config.job.uid}/prepared/1/train.parquet"
     bench.client.put_object(Bucket="runs", Key=key, Body=b"other rows")
 
-    with pytest.raises(DataError, match="missing or changed: train.parquet"):
+    with pytest.raises(DataError, match=r"missing or changed: train\.parquet"):
         recipe.run(config, tmp_path)
 
     assert bench.list_keys(config) == []

@@ -286,5 +286,6 @@ def _finish(message: TerminationMessage) -> int:
     except OSError as error:
         logger.warning("termination message could not be written to %s (%s): %s", path, error.strerror, text)
     level = logging.INFO if message.exit_code == 0 else logging.ERROR
-    logger.log(level, "%s: %s %s", message.reason, message.message, message.remedy)
+    words = (f"{message.reason}:", message.message or "the stage is done", message.remedy)
+    logger.log(level, "%s", " ".join(word for word in words if word))
     return message.exit_code

@@ -6,6 +6,7 @@ any method: frozen or left out it would be random weights that nobody could load
 
 import copy
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,7 +260,10 @@ def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, object
         modules_to_save=[name for name in heads if name not in HEAD_NAMES] or None,
     )
     try:
-        return peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft asks the model for a property by its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            return peft.get_peft_model(model, config)
     except ValueError as error:
         linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise ConfigError(

@@ -81,6 +81,8 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
 
 def _overlap(fetch: Callable[[], Inputs]) -> Inputs:
     """Import torch and what stands on it while `fetch` runs."""
+    # At import bitsandbytes asks for a package of faster CPU kernels that is no dependency of ours: cosmetic.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels" not in record.getMessage())
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
         pending = pool.submit(fetch)
         began = time.monotonic()

@@ -9,7 +9,6 @@ import os
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +144,6 @@ def _quieten_libraries() -> None:
     transformers.utils.logging.enable_propagation()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    # peft asks for it by its old name.
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     # Says once per layer and step that int8 layers compute in float16, which they always do.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 

@@ -1,0 +1,74 @@
+"""The gradient of one optimizer step, for a given way of cutting its batch; also as one rank of two.
+
+It is taken before it is clipped and used.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+from safetensors.torch import save_file
+from training_runs import build_config
+
+from finetune_api.spec import Precision
+from finetune_trainer import collate, loop, scores
+from finetune_trainer.evaluation import Evaluator
+from finetune_trainer.plan import Plan
+from finetune_trainer.progress import ProgressLog
+
+BATCH_SIZE = 8
+
+
+class Recorder(transformers.TrainerCallback):
+    """Keeps the gradient of the first step."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.gradient: dict[str, torch.Tensor] = {}
+        self._model = model
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Copy the gradients as the optimizer will see them."""
+        pairs = ((name, item.grad) for name, item in self._model.named_parameters())
+        self.gradient = {name: gradient.clone() for name, gradient in pairs if gradient is not None}
+
+
+def compute_gradient(folder: Path, rows: Path, micro_batch: int, accumulation: int, scratch: Path) -> dict[str, Any]:
+    """Make one step on the first eight rows and return its gradient."""
+    spec = build_config("CausalLM", "decoder", {}, {"method": {"kind": "Full"}, "training": {"batchSize": 8}}).spec
+    chosen = Plan(micro_batch, accumulation, 1e-3, 1, Precision.FLOAT32, "loss")
+    arguments = loop.build_arguments(spec, chosen, scratch, has_validation=False, is_cpu=True, is_autocast=False)
+    # The norm differs from cut to cut in its last digits: clipping would spread that over every number.
+    arguments.max_grad_norm = 1e9
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    objective = scores.build_objective("AutoModelForCausalLM", False)
+    trainer = loop.FineTuneTrainer(
+        model,
+        arguments,
+        rows=collate.load_rows(rows),
+        validation=collate.load_rows(scratch / "none"),
+        objective=objective,
+        evaluator=Evaluator(objective, 0, 1, micro_batch, torch.device("cpu"), False),
+        best=loop.BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
+        best_metric="loss",
+        batch_size=BATCH_SIZE,
+        progress=ProgressLog(1),
+    )
+    recorder = Recorder(model)
+    trainer.add_callback(recorder)
+    trainer.train()
+    return recorder.gradient
+
+
+def save_gradient_of_rank(rank: int, port: int, folder: Path, rows: Path, output: Path) -> None:
+    """Be one of two ranks in a forked process; rank 0 writes the gradient."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    # Inherited from the parent, which trained alone.
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    found = compute_gradient(folder, rows, 2, 2, output.parent)
+    if rank == 0:
+        save_file(found, output)
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,108 @@
+"""Losses and metrics: sums over targets, figures of the whole split, and no good-looking number from a broken model."""
+
+import math
+from typing import Any
+
+import pyarrow
+import pytest
+import torch
+from sklearn import metrics as reference
+
+from finetune_api.errors import Diverged
+from finetune_api.tasks import TASKS
+from finetune_trainer import loss, scores
+from finetune_trainer.collate import Rows
+from finetune_trainer.evaluation import Evaluator
+from finetune_trainer.loss import LossParts
+
+
+def test_only_targets_count_in_the_loss_of_tokens() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7), torch.randint(0, 7, (2, 5))
+    labels[0, :3] = -100
+    labels[1, 4] = -100
+
+    parts = loss.compute_token_loss(logits, labels)
+
+    # The first token of a row is never a target: nothing comes before it.
+    want = sum(
+        -torch.log_softmax(logits[row, position - 1], -1)[labels[row, position]]
+        for row in range(2)
+        for position in range(1, 5)
+        if labels[row, position] != -100
+    )
+    assert (parts.targets.numel(), loss.count_token_targets(labels)) == (5, 5)
+    assert float(parts.total) == pytest.approx(float(want), abs=1e-5)
+
+
+def test_a_batch_without_targets_costs_nothing_and_keeps_its_gradient() -> None:
+    logits = torch.randn(1, 3, 5, requires_grad=True)
+
+    parts = loss.compute_token_loss(logits, torch.full((1, 3), -100))
+    parts.total.backward()
+
+    assert float(parts.total.detach()) == 0.0
+    assert logits.grad is not None
+    assert float(logits.grad.abs().sum()) == 0.0
+
+
+def gather(kind: Any, batches: list[tuple[list[int], list[int], float]]) -> Any:
+    for predictions, targets, total in batches:
+        kind.update(LossParts(torch.tensor(total), torch.tensor(predictions), torch.tensor(targets)))
+    return kind
+
+
+def test_metrics_of_tokens_weigh_every_token_alike() -> None:
+    found = gather(scores.TokenScores(), [([1, 2, 3], [1, 2, 9], 6.0), ([4], [4], 2.0)]).compute()
+
+    assert found == {"loss": 2.0, "perplexity": pytest.approx(math.e**2), "token_accuracy": 0.75}
+
+
+def test_metrics_of_rows_are_those_of_scikit_learn() -> None:
+    targets, predictions = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2]
+
+    kind = gather(scores.RowScores(3), [(predictions[:4], targets[:4], 3.0), (predictions[4:], targets[4:], 1.5)])
+
+    assert kind.compute() == {
+        "accuracy": pytest.approx(4 / 6),
+        "f1_macro": pytest.approx(reference.f1_score(targets, predictions, average="macro")),
+        "f1_weighted": pytest.approx(reference.f1_score(targets, predictions, average="weighted")),
+        "precision_macro": pytest.approx(reference.precision_score(targets, predictions, average="macro")),
+        "precision_weighted": pytest.approx(reference.precision_score(targets, predictions, average="weighted")),
+        "recall_macro": pytest.approx(reference.recall_score(targets, predictions, average="macro")),
+        "recall_weighted": pytest.approx(4 / 6),
+        "loss": 0.75,
+    }
+    assert kind.compute_confusion() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_every_metric_of_the_contract_is_measured(task: Any) -> None:
+    kind: Any = scores.RowScores(2) if task == "SequenceClassification" else scores.TokenScores()
+
+    assert set(gather(kind, [([0, 1], [0, 0], 1.0)]).compute()) == set(TASKS[task].metrics)
+
+
+def test_scores_of_two_ranks_merge_to_those_of_one() -> None:
+    batches = [([0, 1, 1], [0, 0, 1], 2.0), ([1, 1], [1, 0], 1.0)]
+    for build in (lambda: scores.RowScores(2), scores.TokenScores):
+        whole = gather(build(), batches)
+        merged = gather(build(), batches[:1])
+        merged.merge(gather(build(), batches[1:]))
+        assert merged.compute() == whole.compute()
+
+
+def test_a_loss_that_is_not_finite_is_never_averaged_away() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> Any:
+            class Output:
+                logits = torch.full((*input_ids.shape, 9), float("nan"))
+
+            return Output()
+
+    ids = pyarrow.array([[1, 2, 3]], pyarrow.list_(pyarrow.int32()))
+    rows = Rows(pyarrow.table({"row": pyarrow.array([0]), "input_ids": ids, "labels": ids}))
+    evaluator = Evaluator(scores.build_objective("", False), 0, 0, 4, torch.device("cpu"), False)
+
+    with pytest.raises(Diverged, match="the loss must be a finite number; evaluation at step 20 gave nan"):
+        evaluator.evaluate(Broken(), rows, "evaluation at step 20")
