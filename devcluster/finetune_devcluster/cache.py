@@ -37,9 +37,13 @@ def digest_of(parts: Iterable[bytes]) -> str:
 @contextlib.contextmanager
 def locked(name: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock `name` of this cache, alone or with others that share it; who cannot have it now waits."""
-    with lock_path(name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+    while True:
+        with lock_path(name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if not _is_current(name, file.fileno()):
+                continue  # removed while we waited: who comes next would lock another file
+            yield
+            return
 
 
 @contextlib.contextmanager
@@ -52,6 +56,13 @@ def locked_if_free(name: str) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def _is_current(name: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), lock_path(name).stat())
+    except FileNotFoundError:
+        return False
 
 
 def lock_path(name: str) -> Path:

@@ -74,8 +74,10 @@ def start(name: str, level: state.Level, *, steps: progress.Steps | None = None,
 
 def stop(name: str, *, steps: progress.Steps | None = None) -> None:
     """Remove the cluster `name` with everything it made; no such cluster is fine too."""
-    with cache.locked(f"cluster-{name}"):
+    lock = f"cluster-{name}"
+    with cache.locked(lock):
         _remove(name, steps or progress.Steps(quiet=True))
+        cache.lock_path(lock).unlink()
 
 
 def load(name: str) -> Cluster:
