@@ -25,6 +25,7 @@ class Fault:
         status: answer this instead of asking the server; 0: ask it.
         code: of the error in the answer's XML.
         body_bytes: let so many bytes of the body through, then break off.
+        after: requests of the method that pass first.
         is_reset: break off with a TCP reset instead of an orderly end.
     """
 
@@ -33,6 +34,7 @@ class Fault:
     status: int = 0
     code: str = ""
     body_bytes: int = -1
+    after: int = 0
     is_reset: bool = False
 
 
@@ -51,9 +53,13 @@ class FaultProxy:
         """Return the fault the next request of this method meets."""
         with self.lock:
             for fault in self.faults:
-                if fault.method == method and fault.times > 0:
-                    fault.times -= 1
-                    return fault
+                if fault.method != method or fault.times == 0:
+                    continue
+                if fault.after > 0:
+                    fault.after -= 1
+                    continue
+                fault.times -= 1
+                return fault
         return None
 
 
@@ -122,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _refuse(self, fault: Fault) -> None:
         content = f"<Error><Code>{fault.code}</Code><Message>made by the test</Message></Error>".encode()
-        content = b"" if self.command == "HEAD" else content
+        content = b"" if self.command == "HEAD" or fault.status < 400 else content
         self.send_response(fault.status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Content-Type", "application/xml")

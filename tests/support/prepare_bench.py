@@ -72,11 +72,13 @@ class PrepareBench:
         self.client.put_object(Bucket=self.bucket, Key=self.folder + key, Body=body)
         return self.uri(key)
 
-    def put_folder(self, key: str, folder: Path) -> str:
-        """Upload the files of a folder; return the folder's address."""
-        for path in folder.iterdir():
-            self.client.upload_file(str(path), self.bucket, f"{self.folder}{key}{path.name}")
-        return self.uri(key)
+    def put_model(self, folder: Path) -> str:
+        """Upload a model's folder, once for all tests; return its address."""
+        key = f"models/{folder.parent.name}-{folder.name}/"
+        if "Contents" not in self.client.list_objects_v2(Bucket=self.bucket, Prefix=key):
+            for path in folder.iterdir():
+                self.client.upload_file(str(path), self.bucket, f"{key}{path.name}")
+        return f"s3://{self.bucket}/{key}"
 
     def get(self, key: str) -> bytes:
         return bytes(self.client.get_object(Bucket=self.bucket, Key=self.folder + key)["Body"].read())

@@ -1,0 +1,276 @@
+"""The base model: what is fetched, what is refused, and what headers and configuration tell."""
+
+# ruff: noqa: E501 - a case per line keeps the tables readable
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import pytest
+import tiny_models
+from prepare_bench import PrepareBench
+
+from finetune_api.artifacts import FileEntry, compute_digest
+from finetune_api.errors import ConfigError, FineTuneError, ModelError, ReferenceNotFound
+from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_trainer import base_model
+from finetune_trainer.base_model import ModelFacts
+from finetune_trainer.storage import Store
+
+SOURCE = ModelSource(uri="s3://models/tiny/")
+ENCODER_LAYERS = {"query", "key", "value", "dense"}
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.build_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.build_decoder(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="module")
+def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of one layer in a GGUF file."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(40)
+    shapes = {"token_embd": (40, 32), "blk.0.attn_q": (32, 32), "blk.0.ffn_up": (48, 32), "blk.0.attn_norm": (32,)}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", numpy.ones(shape, numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def make_spec(**changes: Any) -> FineTuneJobSpec:
+    return FineTuneJobSpec.model_validate(
+        {
+            "task": "SequenceClassification",
+            "model": {"uri": SOURCE.uri},
+            "data": [{"name": "d", "train": {"uri": "s3://data/t.jsonl"}}],
+            "output": {"uri": "s3://runs/x"},
+            "training": {"maxLength": 64},
+            **changes,
+        }
+    )
+
+
+def change(folder: Path, tmp_path: Path, edit: Callable[[Path], object]) -> Path:
+    """Return a copy of a model folder after an edit."""
+    copy = tmp_path / "changed"
+    shutil.copytree(folder, copy)
+    edit(copy)
+    return copy
+
+
+# What is fetched.
+
+FOLDERS = [
+    pytest.param(["config.json", "pytorch_model.bin", "tokenizer.json"], "must hold weights in safetensors; it has only pytorch_model.bin, a format that can run code when it is read", id="a pickled model"),
+    pytest.param(["config.json", "model.h5", "flax_model.msgpack", "vocab.txt"], "it has only flax_model.msgpack, model.h5", id="weights of other frameworks"),
+    pytest.param(["config.json", "tokenizer.json"], "must hold weights in safetensors; it has none", id="no weights"),
+    pytest.param(["config.json", "model.safetensors"], "must hold a tokenizer; none of tokenizer.json, vocab.txt, vocab.json, tokenizer.model, spiece.model is there", id="no tokenizer"),
+    pytest.param(["model.safetensors", "tokenizer.json"], "must hold config.json beside its weights; it has no config.json", id="no configuration"),
+    pytest.param(["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "it has an adapter, not a whole model", id="an adapter"),
+    pytest.param(["a.gguf", "b.gguf"], "it has a.gguf, b.gguf; give the file itself as spec.model.uri", id="a folder of GGUF files"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "want"), FOLDERS)
+def test_a_folder_that_is_no_safe_model_is_refused(bench: PrepareBench, names: list[str], want: str) -> None:
+    for name in names:
+        bench.put(f"m/{name}", b"x")
+    source = ModelSource(uri=bench.uri("m/"))
+    with pytest.raises(ModelError) as caught:
+        base_model.list_model(Store(bench.storage), source)
+    assert caught.value.exit_code == 65
+    assert caught.value.message.startswith(f"spec.model.uri ({source.uri}) must ")
+    assert want in caught.value.message
+
+
+def test_pickles_beside_safetensors_are_left_out_with_a_warning(bench: PrepareBench) -> None:
+    names = ["config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin", "training_args.bin"]
+    for name in [*names, "README.md", "onnx/model.onnx", "checkpoint-1/model.safetensors"]:
+        bench.put(f"m/{name}", b"x")
+    found = base_model.list_model(Store(bench.storage), ModelSource(uri=bench.uri("m")))
+    assert [file.name for file in found.files] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert found.gguf_file is None
+    assert found.warnings == [
+        f"spec.model.uri ({bench.uri('m')}): pytorch_model.bin, training_args.bin are left out; only safetensors are read"
+    ]
+
+
+def test_one_gguf_file_is_fetched_alone(bench: PrepareBench) -> None:
+    bench.put("m/other.gguf", b"x")
+    found = base_model.list_model(Store(bench.storage), ModelSource(uri=bench.put("m/tiny.gguf", b"x")))
+    assert ([file.name for file in found.files], found.gguf_file) == (["tiny.gguf"], "tiny.gguf")
+
+
+def test_a_single_file_of_another_kind_is_refused(bench: PrepareBench) -> None:
+    source = ModelSource(uri=bench.put("m/model.bin", b"x"))
+    with pytest.raises(ModelError, match=r"must be a folder of safetensors or one \.gguf file; it is model\.bin"):
+        base_model.list_model(Store(bench.storage), source)
+
+
+def test_a_missing_model_ends_with_66(bench: PrepareBench) -> None:
+    with pytest.raises(ReferenceNotFound):
+        base_model.list_model(Store(bench.storage), ModelSource(uri=bench.uri("no-model/")))
+
+
+def test_a_pinned_model_has_to_be_the_one() -> None:
+    entries = [FileEntry(path=name, size=1, sha256=digit * 64) for name, digit in (("b", "1"), ("a", "2"))]
+    digest = compute_digest(entries)
+    assert base_model.check_pin(SOURCE, entries, None) == digest
+    assert base_model.check_pin(SOURCE.model_copy(update={"sha256": digest}), entries, None) == digest
+    assert base_model.check_pin(SOURCE.model_copy(update={"sha256": "1" * 64}), entries[:1], "b.gguf") == "1" * 64
+    with pytest.raises(ModelError, match=rf"must be the digest of s3://models/tiny/, which is {digest}"):
+        base_model.check_pin(SOURCE.model_copy(update={"sha256": "3" * 64}), entries, None)
+
+
+# What headers and configuration tell.
+
+
+def test_the_facts_of_an_encoder(encoder_folder: Path) -> None:
+    facts = base_model.load_facts(encoder_folder, None, SOURCE)
+    assert (facts.model_type, facts.dtype, facts.num_layers, facts.hidden_size) == ("bert", "F32", 2, 64)
+    assert (facts.intermediate_size, facts.max_positions, facts.is_decoder) == (128, 128, False)
+    assert {path.rpartition(".")[2] for path in facts.linear_shapes} == ENCODER_LAYERS
+    assert facts.linear_shapes["encoder.layer.0.intermediate.dense"] == (128, 64)
+    embeddings = (facts.vocabulary_size + 128 + 2) * 64 + 2 * 64
+    layer = 4 * (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64) + 4 * 64
+    assert facts.num_parameters == embeddings + 2 * layer + (64 * 64 + 64)
+
+
+def test_the_facts_of_a_gguf_file(gguf_path: Path) -> None:
+    facts = base_model.load_facts(gguf_path.parent, gguf_path.name, SOURCE)
+    assert facts == ModelFacts(
+        model_type="llama",
+        num_parameters=40 * 32 + 32 * 32 + 48 * 32 + 32,
+        dtype="F32",
+        linear_shapes={"model.layers.0.self_attn.q_proj": (32, 32), "model.layers.0.mlp.up_proj": (48, 32)},
+        num_layers=1,
+        hidden_size=32,
+        intermediate_size=48,
+        vocabulary_size=40,
+        max_positions=64,
+        is_decoder=False,
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200, -1], ids=["nothing", "10 bytes", "within the header", "one byte short"])
+def test_a_gguf_file_cut_short_is_refused(gguf_path: Path, tmp_path: Path, kept: int) -> None:
+    (tmp_path / "cut.gguf").write_bytes(gguf_path.read_bytes()[:kept])
+    with pytest.raises(
+        ModelError, match=r"spec\.model\.uri \(.*\) must be a whole GGUF file; it is cut short or damaged"
+    ):
+        base_model.load_facts(tmp_path, "cut.gguf", SOURCE)
+
+
+def edit_config(**changes: Any) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return edit
+
+
+DAMAGES = [
+    pytest.param(lambda folder: (folder / "config.json").write_text("{"), "config.json must be JSON", id="broken configuration"),
+    pytest.param(edit_config(model_type="my-bert", auto_map={"AutoModel": "m.M"}), "config.json model_type (my-bert) must be an architecture of transformers; it needs code of its own, which is never run", id="code of its own"),
+    pytest.param(edit_config(model_type="my-bert"), "model_type (my-bert) must be an architecture of transformers; it is not known", id="unknown architecture"),
+    pytest.param(lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1]), "model.safetensors must be a whole safetensors file", id="weights cut short"),
+    pytest.param(lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x02pickle?"), "model.safetensors must be a whole safetensors file", id="no safetensors at all"),
+    pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'), "model.safetensors.index.json lists files that must be there; model-2.safetensors are not", id="a shard missing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "want"), DAMAGES)
+def test_a_damaged_folder_is_refused(
+    encoder_folder: Path, tmp_path: Path, edit: Callable[[Path], object], want: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        base_model.load_facts(change(encoder_folder, tmp_path, edit), None, SOURCE)
+    assert want in caught.value.message
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
+    folder = change(encoder_folder, tmp_path, lambda copy: (copy / "tokenizer.json").write_text("{}"))
+    with pytest.raises(ModelError, match="must hold a tokenizer that can be loaded"):
+        base_model.load_tokenizer(folder, None, SOURCE)
+
+
+# What it can be trained for.
+
+
+def test_tasks_that_fit() -> None:
+    def fitting(model_type: str, is_decoder: bool = False) -> list[Task]:
+        facts = ModelFacts(model_type, 1, "F32", {}, 1, 1, 1, 1, None, is_decoder)
+        return base_model.find_tasks(facts)
+
+    language = [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
+    assert fitting("llama") == [Task.SEQUENCE_CLASSIFICATION, *language]
+    assert fitting("bert") == [Task.SEQUENCE_CLASSIFICATION]
+    assert fitting("bert", is_decoder=True) == [Task.SEQUENCE_CLASSIFICATION, *language]
+    assert fitting("vit") == []
+
+
+MISFITS = [
+    pytest.param({"task": "CausalLM"}, ModelError, "must be a model for CausalLM; architecture bert fits SequenceClassification", id="an encoder asked for CausalLM"),
+    pytest.param({"training": {"maxLength": 129}}, ConfigError, "spec.training.maxLength (129) must be at most 128, the positions of s3://models/tiny/", id="longer than the model's positions"),
+    pytest.param({"method": {"lora": {"targetModules": ["query", "qurey"]}}}, ModelError, "spec.method.lora.targetModules (qurey) must name linear layers of the model, which has dense, key, query, value; did you mean query?", id="LoRA targets that match nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "want_class", "want"), MISFITS)
+def test_what_does_not_fit_the_model_is_refused(
+    encoder_folder: Path, changes: dict[str, Any], want_class: type[FineTuneError], want: str
+) -> None:
+    facts = base_model.load_facts(encoder_folder, None, SOURCE)
+    tokenizer = base_model.load_tokenizer(encoder_folder, None, SOURCE)
+    base_model.check_fit(facts, tokenizer, make_spec())
+    with pytest.raises(want_class) as caught:
+        base_model.check_fit(facts, tokenizer, make_spec(**changes))
+    assert want in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_tokenizer_of_another_model_is_refused(encoder_folder: Path, decoder_folder: Path) -> None:
+    facts = base_model.load_facts(encoder_folder, None, SOURCE)
+    tokenizer = base_model.load_tokenizer(decoder_folder, None, SOURCE)
+    assert len(tokenizer) > facts.vocabulary_size
+    with pytest.raises(ModelError, match="must not know more tokens than the model"):
+        base_model.check_fit(facts, tokenizer, make_spec())
+
+
+TARGETS = [
+    (["q_proj"], ["a.q_proj"]),
+    (["a.q_proj", "b.v_proj"], ["a.q_proj", "b.v_proj"]),
+    (["proj"], []),
+    (["all-linear"], ["a.q_proj", "b.v_proj"]),
+]
+
+
+@pytest.mark.parametrize(("targets", "want"), TARGETS, ids=lambda value: " ".join(value) or "none")
+def test_a_target_is_the_end_of_a_path_at_a_dot(targets: list[str], want: list[str]) -> None:
+    facts = ModelFacts("x", 1, "F32", {"a.q_proj": (1, 1), "b.v_proj": (1, 1)}, 1, 1, 1, 1, None, False)
+    assert list(base_model.match_linear(facts, targets)) == want
+
+
+def test_roberta_has_fewer_positions_than_it_says(encoder_folder: Path, tmp_path: Path) -> None:
+    folder = change(encoder_folder, tmp_path, edit_config(model_type="roberta", pad_token_id=1))
+    assert base_model.load_facts(folder, None, SOURCE).max_positions == 126
