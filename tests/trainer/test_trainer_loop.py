@@ -2,6 +2,7 @@
 
 import multiprocessing
 import socket
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ EXPLOSIONS = {
 @pytest.mark.parametrize(("losses", "want"), EXPLOSIONS.values(), ids=EXPLOSIONS.keys())
 def test_an_exploding_loss_ends_the_run(losses: list[float], want: bool) -> None:
     trainer = loop.FineTuneTrainer.__new__(loop.FineTuneTrainer)
-    trainer._first_loss, trainer._recent = None, loop.deque(maxlen=5)
+    trainer._first_loss, trainer._recent = None, deque(maxlen=5)
     if not want:
         explode(trainer, losses)
         return

@@ -320,7 +320,7 @@ def test_a_pod_stopped_in_training_ends_with_143_and_publishes_nothing(bench: Ru
     assert bench.list_keys(config) == []
 
 
-def test_a_pod_whose_loss_is_nan_ends_with_80_and_names_the_step(bench: RunBench, tmp_path: Path) -> None:
+def test_a_loss_that_is_nan_is_called_diverged_at_its_step(bench: RunBench, tmp_path: Path) -> None:
     folder = bench.get_model_folder("decoder")
     broken = bench.folder / "broken"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -329,11 +329,11 @@ def test_a_pod_whose_loss_is_nan_ends_with_80_and_names_the_step(bench: RunBench
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(broken)
     config = bench.prepare("CausalLM", "broken", spec={"evaluation": {"every": "End", "compareWithBase": False}})
 
-    ended = bench.start(config, tmp_path).wait()
+    with pytest.raises(Diverged) as caught:
+        recipe.run(config, tmp_path)
 
-    assert (ended.exit_code, ended.message.exit_code, ended.message.reason) == (80, 80, "Diverged")
-    assert ended.message.message == "the loss must be a finite number; step 1 gave nan"
-    assert ended.message.remedy == "lower spec.training.learningRate"
+    assert caught.value.message == "the loss must be a finite number; step 1 gave nan"
+    assert (caught.value.exit_code, caught.value.remedy) == (80, "lower spec.training.learningRate")
     assert bench.list_keys(config) == []
 
 
