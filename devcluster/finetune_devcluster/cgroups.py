@@ -10,7 +10,11 @@ import contextlib
 import os
 from pathlib import Path
 
+from finetune_devcluster import waiting
+
 _ROOT = Path("/sys/fs/cgroup")
+
+_REMOVE_DEADLINE_SECONDS = 20.0  # as long as the first process of the machine takes to reap an orphan; a guess
 
 # What the kubelet counts and limits. Where they are not passed down, pods have no limits.
 _CONTROLLERS_V2 = ("cpu", "cpuset", "io", "memory", "pids")
@@ -46,10 +50,21 @@ def list_groups(name: str) -> list[Path]:
 
 
 def remove(name: str) -> None:
-    """Take the empty groups of the cluster `name` away; a group with a process in it stays and is a leftover."""
-    for group in list_groups(name):
-        with contextlib.suppress(OSError):
-            group.rmdir()
+    """Take the groups of the cluster `name` away; its processes have been killed.
+
+    Raises:
+        DeadlineError: something still runs in them.
+    """
+
+    def check_gone() -> None:
+        for group in list_groups(name):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        # A killed process counts until its parent has taken note of its end.
+        if left := list_groups(name):
+            raise waiting.NotYetError(f"{left[0]} is busy")
+
+    waiting.wait_for(f"end of the control groups of {name}", check_gone, _REMOVE_DEADLINE_SECONDS)
 
 
 def _hierarchies() -> list[Path]:

@@ -24,6 +24,8 @@ class OwnedProcess:
 
     pid: int
     command: str
+    is_contained: bool
+    """Whether it runs in a container, and not on the machine as the cluster's own programs do."""
 
 
 def mark(name: str) -> dict[str, str]:
@@ -32,15 +34,18 @@ def mark(name: str) -> dict[str, str]:
 
 
 def list_processes(name: str) -> list[OwnedProcess]:
-    """Return the running processes of the cluster `name`."""
+    """Return the processes of the cluster `name`, those of its containers first, also those that wait to be reaped."""
     found = []
     for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
         # Other users' processes cannot be read, and a process may end while it is looked at.
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and int(entry.name) != os.getpid() and _belongs(entry, name):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                found.append(OwnedProcess(int(entry.name), words[0].decode(errors="replace")))
-    return found
+            is_contained = _is_contained(entry, name)
+            if is_contained or _is_marked(entry, name):
+                command = (entry / "comm").read_text().strip()
+                found.append(OwnedProcess(int(entry.name), command, is_contained))
+    return sorted(found, key=lambda process: not process.is_contained)
 
 
 def kill_all(name: str) -> None:
@@ -54,7 +59,9 @@ def kill_all(name: str) -> None:
         # Again and again: a process may start another while it is being killed.
         if not (left := list_processes(name)):
             return
-        for process in left:
+        contained = [process for process in left if process.is_contained]
+        # Containers first: their shims reap them, and until then their control groups cannot be removed.
+        for process in contained or left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
@@ -64,12 +71,13 @@ def kill_all(name: str) -> None:
     waiting.wait_for(f"end of all processes of {name}", check_gone, _KILL_DEADLINE_SECONDS)
 
 
-def _belongs(entry: Path, name: str) -> bool:
-    # Another user may have a cluster of the same name.
-    is_ours = entry.stat().st_uid == os.geteuid()
-    if is_ours and f"{_VARIABLE}={name}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-        return True
+def _is_contained(entry: Path, name: str) -> bool:
     if os.geteuid() != 0:
-        return False
+        return False  # only root's clusters have containers; one of the same name is another user's
     paths = [line.rpartition(":")[2].split("/") for line in (entry / "cgroup").read_text().splitlines()]
     return any(cgroups.group_name(name) in path for path in paths)
+
+
+def _is_marked(entry: Path, name: str) -> bool:
+    is_ours = entry.stat().st_uid == os.geteuid()  # another user may have a cluster of the same name
+    return is_ours and f"{_VARIABLE}={name}".encode() in (entry / "environ").read_bytes().split(b"\0")
