@@ -1,0 +1,177 @@
+"""Predicted memory in real numbers, the micro-batch that fits, and the automatic choices."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.spec import FineTuneJobSpec
+from finetune_trainer import choices, memory
+from finetune_trainer.base_model import ModelFacts
+from finetune_trainer.memory import Batching
+
+GIB = 2**30
+
+
+def make_llama_8b() -> ModelFacts:
+    """Llama 3.1 8B by its published configuration."""
+    linear: dict[str, tuple[int, int]] = {}
+    for layer in range(32):
+        shapes = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
+        shapes |= {"gate_proj": (14336, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
+        linear |= {f"model.layers.{layer}.{name}": shape for name, shape in shapes.items()}
+    return ModelFacts("llama", 8_030_261_248, "BF16", linear, 32, 4096, 14336, 128_256, 131_072, False)
+
+
+def make_spec(**changes: Any) -> FineTuneJobSpec:
+    return FineTuneJobSpec.model_validate(
+        {
+            "task": "CausalLM",
+            "model": {"uri": "s3://models/m/"},
+            "data": [{"name": "d", "train": {"uri": "s3://data/t.jsonl"}}],
+            "output": {"uri": "s3://runs/x"},
+            "resources": {"gpus": 1},
+            **changes,
+        }
+    )
+
+
+def lora(rank: int, targets: list[str], quantization: str = "None") -> dict[str, Any]:
+    return {"kind": "LoRA", "quantization": quantization, "lora": {"rank": rank, "targetModules": targets}}
+
+
+def test_lora_counts_as_published() -> None:
+    # peft prints 41,943,040 for Llama 3 8B with rank 16 on all linear layers, 3,407,872 with rank 8 on q and v.
+    facts = make_llama_8b()
+    assert memory.count_trainable(facts, make_spec(method=lora(16, ["all-linear"]))) == 41_943_040
+    assert memory.count_trainable(facts, make_spec(method=lora(8, ["q_proj", "v_proj"]))) == 3_407_872
+    assert memory.count_trainable(facts, make_spec(method={"kind": "Full"})) == facts.num_parameters
+
+
+WEIGHTS = [
+    pytest.param("None", 14.9, 15.2, id="bfloat16"),
+    pytest.param("Int8", 8.4, 8.7, id="int8: linear layers halve"),
+    # trainer.md: NF4 of an 8B model is about 5.7 GB.
+    pytest.param("NF4", 5.2, 5.6, id="nf4"),
+]
+
+
+@pytest.mark.parametrize(("quantization", "low", "high"), WEIGHTS)
+def test_frozen_weights_of_an_8b_model(quantization: str, low: float, high: float) -> None:
+    spec = make_spec(method=lora(16, ["all-linear"], quantization))
+    assert low < memory.predict_peak(make_llama_8b(), spec, 1, 128).weights / GIB < high
+
+
+def test_full_training_keeps_weights_gradients_and_moments_in_float32() -> None:
+    facts = make_llama_8b()
+    found = memory.predict_peak(facts, make_spec(method={"kind": "Full"}), 1, 1)
+    assert (found.weights, found.training) == (4 * facts.num_parameters, 12 * facts.num_parameters)
+
+
+def test_activations_grow_with_tokens_at_the_known_rate() -> None:
+    # trainer.md: 5 to 6 MB per token without recomputation for this shape.
+    one = memory.predict_peak(make_llama_8b(), make_spec(), 1, 4096)
+    four = memory.predict_peak(make_llama_8b(), make_spec(), 4, 4096)
+    assert 5 < one.activations / 4096 / 1e6 < 6.5
+    assert four.activations == 4 * one.activations
+    assert four.peak > one.peak
+
+
+MEASURED = [
+    # Resident memory of the train stage as it was measured for the examples, 2026-11, two cores.
+    pytest.param({"kind": "Full"}, 22_713_728, 10_639_360, 64, 1.4, id="MiniLM, all weights"),
+    pytest.param(lora(16, ["all-linear"], "Int8"), 22_713_728, 10_639_360, 64, 1.7, id="MiniLM, LoRA on int8"),
+    pytest.param(lora(16, ["all-linear"], "NF4"), 22_713_728, 10_639_360, 64, 1.7, id="MiniLM, LoRA on nf4"),
+]
+
+
+@pytest.mark.parametrize(("method", "num_parameters", "num_linear", "longest", "want_gib"), MEASURED)
+def test_the_examples_are_predicted_within_15_percent(
+    method: dict[str, Any], num_parameters: int, num_linear: int, *, longest: int, want_gib: float
+) -> None:
+    sides = {"encoder.dense": (num_linear // 384, 384)}
+    facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, 512, False)
+    spec = make_spec(task="SequenceClassification", method=method, resources={"gpus": 0})
+    found = memory.predict_peak(facts, spec, 16, longest, num_outputs=2).peak / GIB
+    assert want_gib * 0.85 < found < want_gib * 1.15
+
+
+def test_a_language_model_is_predicted_within_15_percent() -> None:
+    linear = {f"l{n}.{name}": shape for n in range(30) for name, shape in {
+        "q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576),
+        "gate_proj": (1536, 576), "up_proj": (1536, 576), "down_proj": (576, 1536),
+    }.items()}  # fmt: skip
+    facts = ModelFacts("llama", 134_515_008, "Q4_1", linear, 30, 576, 1536, 49_152, 8192, False)
+    method = lora(8, ["q_proj", "k_proj", "v_proj", "o_proj"])
+    spec = make_spec(task="InstructionTuning", method=method, resources={"gpus": 0})
+    # SmolLM2 on dictionary entries, batches of 8, the longest row of 103 tokens.
+    assert 3.4 * 0.85 < memory.predict_peak(facts, spec, 8, 103).peak / GIB < 3.4 * 1.15
+
+
+def test_a_classifier_has_few_outputs() -> None:
+    facts = make_llama_8b()
+    assert memory.predict_peak(facts, make_spec(), 2, 100).logits == 2 * 100 * 128_256 * 10
+    assert memory.predict_peak(facts, make_spec(), 2, 100, num_outputs=3).logits == 60
+    on_cpu = make_spec(resources={"gpus": 0})
+    assert memory.predict_peak(facts, on_cpu, 2, 100, num_outputs=3).logits == 120
+
+
+BATCHES = [
+    pytest.param({"batchSize": 16}, {"gpus": 0}, 70, Batching(16, 1), id="all of it where there is room"),
+    pytest.param({"batchSize": 16}, {"gpus": 0}, 46, Batching(4, 4), id="a part that divides it"),
+    pytest.param({"batchSize": 15}, {"gpus": 0}, 48, Batching(5, 3), id="an odd batch"),
+    pytest.param({"batchSize": 16}, {"gpus": 0}, 1, Batching(1, 16), id="one row where nothing fits"),
+    pytest.param({"batchSize": 32}, {"gpus": 2}, None, Batching(8, 2), id="two GPUs of unknown memory"),
+]
+
+
+@pytest.mark.parametrize(("training", "resources", "gib", "want"), BATCHES)
+def test_the_largest_micro_batch_that_fits_is_taken(
+    training: dict[str, Any], resources: dict[str, Any], gib: int | None, want: Batching
+) -> None:
+    spec = make_spec(training=training, resources=resources)
+    found, prediction = memory.plan_batching(make_llama_8b(), spec, 128, None if gib is None else gib * GIB)
+    assert found == want
+    assert prediction == memory.predict_peak(make_llama_8b(), spec, want.micro_batch_size, 128)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "want"),
+    [(1, 25), (10, 10), (33, 4), (34, 3), (8_333, 3), (8_334, 2), (12_501, 1), (1_000_000, 1)],
+)
+def test_automatic_epochs(num_rows: int, want: int) -> None:
+    assert choices.choose_epochs(num_rows) == want
+
+
+def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
+    found = choices.build_choices(make_spec(), 1000, Batching(8, 2), is_labelled=False)
+    assert found == {
+        "microBatchSize": "8",
+        "gradientAccumulation": "2",
+        "learningRate": "2e-4",
+        "epochs": "3",
+        "totalSteps": "189",
+        "precision": "Auto",
+        "bestMetric": "loss",
+        "seed": "13",
+    }
+
+
+def test_what_the_spec_says_is_kept() -> None:
+    training = {"maxSteps": 50, "learningRate": "1e-3", "seed": 5}
+    spec = make_spec(training=training, evaluation={"bestMetric": "perplexity"}, resources={"gpus": 0})
+    found = choices.build_choices(spec, 100, Batching(16, 1), is_labelled=True)
+    assert found == {
+        "microBatchSize": "16",
+        "gradientAccumulation": "1",
+        "learningRate": "1e-3",
+        "epochs": "7.143",
+        "totalSteps": "50",
+        "precision": "Float32",
+        "bestMetric": "perplexity",
+        "seed": "5",
+    }
+
+
+def test_a_part_of_an_epoch_is_at_least_one_step() -> None:
+    spec = make_spec(training={"epochs": "0.01"})
+    assert choices.build_choices(spec, 20, Batching(1, 16), is_labelled=True)["totalSteps"] == "1"
