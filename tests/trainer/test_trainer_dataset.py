@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - a case per line keeps the tables readable
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow
@@ -173,7 +174,7 @@ def test_a_split_that_leaves_no_row_is_refused_with_its_numbers(texts: list[str]
 # The file.
 
 
-def tokenize_letters(samples: list[Sample]) -> list[TokenizedRow]:
+def tokenize_letters(samples: Sequence[Sample]) -> list[TokenizedRow]:
     return [
         TokenizedRow(
             [ord(letter) for letter in sample.parts[0].text], labels=[-100, *[1] * (len(sample.parts[0].text) - 1)]

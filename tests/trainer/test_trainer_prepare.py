@@ -128,7 +128,7 @@ def test_a_classification_is_prepared_and_every_file_is_listed(stage: Stage) -> 
 
 def test_prepared_rows_point_to_their_source(stage: Stage) -> None:
     stage.run(stage.build())
-    rows = {}
+    rows: dict[int, dict[str, Any]] = {}
     for split in ("train", "validation"):
         table = pyarrow.parquet.read_table(io.BytesIO(stage.bench.get(f"{PREPARED}{split}.parquet")))
         assert table.column_names == ["row", "input_ids", "label"]

@@ -180,8 +180,8 @@ def _render_chat(sample: Sample, tokenizer: "PreTrainedTokenizerBase") -> _Rende
             start = _count_common(asking, answered)
             if start < len(history) or not text.startswith(answered.rstrip()):
                 raise DataError(
-                    f"{sample.place}: messages[{index + 1}] must look the same to the chat template before and after later"
-                    " turns; it does not",
+                    f"{sample.place}: messages[{index + 1}] must look the same to the chat template before and after"
+                    " later turns; it does not",
                     "use conversations with one answer, or another model.",
                 )
             cuts += (start, len(answered.rstrip()))
