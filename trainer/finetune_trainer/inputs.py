@@ -5,6 +5,7 @@ Nothing that differs from what the prepare stage has seen is ever trained on.
 
 import hashlib
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,9 @@ def fetch_inputs(store: Store, layout: RunLayout, config: RunConfig, scratch: Pa
     began = time.monotonic()
     if config.prepared is None:
         raise AssertionError("the launcher lets no train stage without prepared output pass")
+    for folder in (_DATA, _BASE):
+        # An earlier container of the pod may have left half of it.
+        shutil.rmtree(scratch / folder, ignore_errors=True)
     prepared = fetch_prepared(store, layout, config.prepared, scratch / _DATA)
     gguf_file = fetch_base(store, config, prepared.inputs[0], scratch / _BASE)
     logger.info("inputs fetched in %.1f s", time.monotonic() - began)

@@ -6,6 +6,7 @@ other ranks wait for its files and share the work in between. Nothing is visible
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +69,8 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
 
     # Train, compare and write everything to the scratch disk.
     output = scratch / "attempt"
-    output.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
     trained = _train(config, fetched, scratch, output)
 
     # Publish: all files, the manifest, the pointer to it.
