@@ -273,7 +273,7 @@ def build_arguments(
     """Translate the spec into transformers' words; whatever it would write to disk or report elsewhere is off."""
     every = spec.evaluation.every if has_validation else EvaluationInterval.END
     strategies = {EvaluationInterval.EPOCH: "epoch", EvaluationInterval.STEPS: "steps", EvaluationInterval.END: "no"}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(scratch / "trainer"),
         per_device_train_batch_size=plan.micro_batch_size,
         gradient_accumulation_steps=plan.gradient_accumulation,
@@ -297,3 +297,7 @@ def build_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+    if arguments.n_gpu > 1:
+        # A process that sees more GPUs than it was given must not split its batches over them: one rank, one GPU.
+        arguments._n_gpu = 1
+    return arguments
