@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 RELEASE = "finetune-operator"
 OPERATOR_NAMESPACE = "finetune-system"
 SECRET = "s3-credentials"  # noqa: S105 - a name
-S3_SERVICE = "s3"
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,26 @@ def build_images(running: Cluster, steps: progress.Steps) -> Images:
     return Images(operator, trainer)
 
 
-def install_operator(running: Cluster, built: Images, steps: progress.Steps) -> None:
-    """Install or upgrade the chart and wait until the operator is ready."""
+def install_operator(
+    running: Cluster, built: Images, steps: progress.Steps, *, unschedulable_grace_seconds: int = 600
+) -> None:
+    """Install or upgrade the chart and wait until the operator is ready.
+
+    Args:
+        running: a cluster of the node level.
+        built: the images to install.
+        steps: where to show what is done.
+        unschedulable_grace_seconds: how long a pod may wait for room before its run counts as stalled; long by default,
+            because on one node runs wait for each other.
+    """
     repository, _, tag = built.operator.rpartition(":")
     values: dict[str, Any] = {
         "image": {"repository": repository, "tag": tag},
         "trainer": {"image": built.trainer},
         "allowedImages": [f"{built.trainer.split('/')[0]}/*"],
-        # One node of two cores: what does not fit now waits for another run of ours, not for an autoscaler.
+        # A prepare pod fits beside the training of another run on a node of two cores.
         "prepare": {"cpu": "500m", "memory": "2Gi"},
+        "reconcile": {"unschedulableGraceSeconds": unschedulable_grace_seconds},
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
     }
     with steps.step("install the chart"):
@@ -75,8 +85,7 @@ def make_namespace(running: Cluster, namespace: str) -> None:
         build_secret(namespace, SECRET, server.access_key, server.secret_key),
     ]
     api_client.apply_manifests(running.kubeconfig, manifests)
-    host = server.endpoint_url.removeprefix("http://").rpartition(":")[0]
-    services.expose_host_service(running.kubeconfig, namespace, S3_SERVICE, host, s3.CLUSTER_PORT)
+    services.expose_s3(running, namespace)
 
 
 def build_secret(namespace: str, name: str, access_key: str, secret_key: str) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def build_result_table(statuses: Mapping[str, FineTuneJobStatus], baselines: Map
     for column in ("run", "metric", "rows", "base", "tuned", "TF-IDF + logistic regression"):
         table.add_column(column)
     addresses = Table(show_header=False, box=None)
+    addresses.add_column(no_wrap=True)
+    addresses.add_column(overflow="fold")
     for name, status in sorted(statuses.items()):
         addresses.add_row(name, _describe_place(status))
         if status.metrics is None or not status.metrics.tuned:

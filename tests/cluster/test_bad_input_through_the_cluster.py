@@ -22,7 +22,7 @@ def _make_job(case: BadInput, product: Any) -> Manifest:
     values = {
         "prefix": f"s3://{BUCKET}/{case.name}",
         "registry": product.registry,
-        "s3_host": product.s3_host_in_cluster,
+        "s3_host": f"s3.{NAMESPACE}.svc",
     }
     manifest = product.make_job(
         make_manifest(

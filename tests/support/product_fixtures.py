@@ -32,9 +32,6 @@ class Product:
     registry: str
     _namespaces: set[str] = field(default_factory=set)
 
-    s3_host_in_cluster = "s3"
-    """Name of the S3 Service within a namespace."""
-
     def make_namespace(self, name: str) -> None:
         """Make a namespace with good, wrong and read-only credentials."""
         from finetune_demo import installation
@@ -198,7 +195,7 @@ def product(node_cluster: cluster.Cluster) -> Iterator[Product]:
 
     steps = progress.Steps()
     built = installation.build_images(node_cluster, steps)
-    installation.install_operator(node_cluster, built, steps)
+    installation.install_operator(node_cluster, built, steps, unschedulable_grace_seconds=20)
     prometheus_url = monitoring.start(node_cluster, steps)
     folder = sources.cache_directory() / "examples"
     with _s3(node_cluster) as client:
