@@ -7,6 +7,7 @@ requests they match.
 import contextlib
 import http.client
 import http.server
+import os
 import socket
 import struct
 import threading
@@ -27,6 +28,7 @@ class Fault:
         body_bytes: let so many bytes of the body through, then break off.
         after: requests of the method that pass first.
         is_reset: break off with a TCP reset instead of an orderly end.
+        signal: send this process a signal before the answer.
     """
 
     method: str
@@ -36,6 +38,7 @@ class Fault:
     body_bytes: int = -1
     after: int = 0
     is_reset: bool = False
+    signal: int = 0
 
 
 @dataclass
@@ -100,6 +103,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with self.state.lock:
             self.state.requests.append((self.command, self.path, dict(self.headers)))
         fault = self.state.take(self.command)
+        if fault is not None and fault.signal:
+            os.kill(os.getpid(), fault.signal)
         if fault is not None and fault.status:
             self._refuse(fault)
             return

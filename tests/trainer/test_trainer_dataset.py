@@ -72,6 +72,9 @@ VALUES = [
     pytest.param({"text": 7}, "text must be a text, not int", id="a number"),
     pytest.param({"text": ["x"]}, "text must be a text, not list", id="a list"),
     pytest.param({"text": " \n"}, "text must not be empty", id="blank"),
+    pytest.param(
+        {"text": "a\ud800"}, "text must be valid Unicode; character 2 is half of a pair", id="half a surrogate pair"
+    ),
 ]
 
 

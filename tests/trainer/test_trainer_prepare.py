@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from finetune_api.errors import (
     ConfigError,
     DataError,
     FineTuneError,
+    Interrupted,
     ModelError,
     ReferenceNotFound,
     StorageUnavailable,
 )
 from finetune_api.run import RunConfig, TerminationMessage, build_termination_text
-from finetune_trainer import prepare
+from finetune_trainer import prepare, stopping
 
 Edit = dict[str, Any]
 PREPARED = "out/runs/uid-1/prepared/1/"
@@ -496,3 +498,32 @@ def test_a_store_without_conditional_writes_is_refused(
     error = stage.fail(config, ConfigError)
     assert error.message.startswith("spec.output.uri: ")
     assert "must lie in a store that honours If-None-Match" in error.message
+
+
+@pytest.mark.parametrize(
+    ("method", "after"),
+    [("GET", 0), ("PUT", 0), ("GET", 4), ("PUT", 4)],
+    ids=["while probing the inputs", "while probing the output", "while fetching", "while uploading"],
+)
+def test_a_signal_ends_the_stage_and_nothing_counts_as_prepared(
+    bench: PrepareBench,
+    fault_proxy: FaultProxy,
+    models: dict[str, Path],
+    tmp_path: Path,
+    *,
+    method: str,
+    after: int,
+) -> None:
+    stage = Stage(bench, models, tmp_path / "scratch")
+    config = stage.build()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    bench.monkeypatch.setattr(stopping, "_received", [])
+    stopping.install_handlers()
+    fault_proxy.faults.append(Fault(method, after=after, signal=signal.SIGTERM))
+    try:
+        error = stage.fail(config, Interrupted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert error.exit_code == 143
+    assert error.message.startswith("SIGTERM interrupted ")

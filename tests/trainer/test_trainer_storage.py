@@ -285,6 +285,12 @@ def test_a_part_of_an_object_can_be_read(bench: PrepareBench) -> None:
 # Settings and figures.
 
 
+def test_settings_that_boto_refuses_end_with_78(bench: PrepareBench) -> None:
+    bench.monkeypatch.setenv("AWS_MAX_ATTEMPTS", "many")
+    with pytest.raises(ConfigError, match=r"spec\.storage and the AWS variables must give a client"):
+        Store(bench.storage)
+
+
 def test_a_custom_endpoint_gets_no_checksum_headers_it_may_not_know(
     bench: PrepareBench, fault_proxy: FaultProxy
 ) -> None:

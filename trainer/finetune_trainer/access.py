@@ -12,7 +12,7 @@ from finetune_api import artifacts
 from finetune_api.artifacts import RunLayout
 from finetune_api.errors import AccessDenied, ConfigError, FineTuneError, StorageUnavailable
 from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import base_model
+from finetune_trainer import base_model, stopping
 from finetune_trainer.base_model import ModelFiles
 from finetune_trainer.storage import RemoteFile, Store
 
@@ -57,6 +57,7 @@ def probe_addresses(store: Store, spec: FineTuneJobSpec, layout: RunLayout, atte
 def _collect_problems(probes: Iterable[tuple[str, Callable[[], None]]]) -> list[FineTuneError]:
     problems: list[FineTuneError] = []
     for path, probe in probes:
+        stopping.check(f"the look at {path}")
         try:
             probe()
         except FineTuneError as error:

@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.parquet
 
 from finetune_api.errors import DataError
+from finetune_trainer import stopping
 from finetune_trainer.records import Findings, Record
 
 IGNORED = -100
@@ -142,14 +143,24 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 def read_text(record: Record, column: str, findings: Findings) -> str | None:
     """Return a text that isn't empty, or None after noting what is wrong with it."""
     value = record.values.get(column)
-    if value is None:
-        findings.add(record.place, f"{column} is missing; it must be a text")
-    elif not isinstance(value, str):
-        findings.add(record.place, f"{column} must be a text, not {type(value).__name__}")
-    elif not value.strip():
-        findings.add(record.place, f"{column} must not be empty")
-    else:
-        return value
+    problem = "is missing; it must be a text" if value is None else check_text(value)
+    if problem is not None or not isinstance(value, str):
+        findings.add(record.place, f"{column} {problem}")
+        return None
+    return value
+
+
+def check_text(value: object) -> str | None:
+    """Return what is wrong with a value that should be a text with something in it, or None."""
+    if not isinstance(value, str):
+        return f"must be a text, not {type(value).__name__}"
+    if not value.strip():
+        return "must not be empty"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # JSON can spell half of a surrogate pair; no tokenizer takes it.
+        return f"must be valid Unicode; character {error.start + 1} is half of a pair"
     return None
 
 
@@ -290,6 +301,7 @@ def save_rows(
     counts = TokenCounts(array("I"), 0, 0)
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(samples), _BATCH_ROWS):
+            stopping.check(f"the tokenizing of {path.name} at row {start}")
             batch = samples[start : start + _BATCH_ROWS]
             rows = tokenize(batch)
             for sample, row in zip(batch, rows, strict=True):

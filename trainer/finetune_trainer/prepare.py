@@ -21,7 +21,19 @@ from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.run import ExitCode, RunConfig, TerminationMessage
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import DataStatus, MemoryStatus, ResolvedKey, build_message
-from finetune_trainer import access, base_model, choices, dataset, exporter, memory, reading, records, report, tasks
+from finetune_trainer import (
+    access,
+    base_model,
+    choices,
+    dataset,
+    exporter,
+    memory,
+    reading,
+    records,
+    report,
+    stopping,
+    tasks,
+)
 from finetune_trainer.access import Listing
 from finetune_trainer.base_model import ModelFacts
 from finetune_trainer.dataset import Sample, TokenCounts, TokenizedRow
@@ -58,7 +70,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
         The end of the stage, with the digest of prepared.json.
 
     Raises:
-        FineTuneError: whatever is wrong, with its field, file or line.
+        FineTuneError: whatever is wrong, with its field, file or line; Interrupted when a signal came.
     """
     # Before transformers is imported: it reads this once.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -111,11 +123,17 @@ def _fetch_data(
     warnings: list[str] = []
     for split, path, uri in access.list_data_addresses(spec):
         chosen, warned = reading.select_data_files(listing.data[split], f"{path} ({uri})")
-        entries = store.fetch_files(chosen, scratch / split)
+        entries = store.fetch_files(chosen, scratch / split, _stop_if_asked)
         files[split] = [LocalFile(scratch / split / file.name, file.name) for file in chosen]
         inputs.append(_build_input(uri, entries))
         warnings += warned
     return files, inputs, warnings
+
+
+def _stop_if_asked(num_bytes: int) -> None:
+    """Take part in a download's progress only to end it when a signal came."""
+    del num_bytes
+    stopping.check("the fetching of the inputs")
 
 
 def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
@@ -124,7 +142,7 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
 
 
 def _fetch_model(store: Store, spec: FineTuneJobSpec, listing: Listing, folder: Path) -> _Model:
-    entries = store.fetch_files(listing.model.files, folder)
+    entries = store.fetch_files(listing.model.files, folder, _stop_if_asked)
     gguf_file = listing.model.gguf_file
     base_model.check_pin(spec.model, entries, gguf_file)
     facts = base_model.load_facts(folder, gguf_file, spec.model)
@@ -265,6 +283,7 @@ def _publish(
 ) -> TerminationMessage:
     """Upload the prepared files, prepared.json last."""
     entries = store.upload_folder(prepared.folder, folder)
+    stopping.check("the upload of the prepared rows")
     rows = [entry for entry in entries if entry.path.endswith(".parquet")]
     data = prepared.data.model_copy(
         update={

@@ -6,13 +6,11 @@ into the message a user reads. The stage's module, and with it torch, is importe
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from finetune_api import run
-from finetune_api.errors import CUDAOutOfMemory, FineTuneError, Interrupted
+from finetune_api.errors import CUDAOutOfMemory, FineTuneError
 from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import launcher, logs, results, stopping
 
@@ -35,21 +33,14 @@ def main() -> int:
 
 
 def _run_stage(config: RunConfig, scratch: Path) -> TerminationMessage:
+    stopping.install_handlers()
     if config.stage == Stage.PREPARE:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _interrupt)
         from finetune_trainer import prepare
 
         return prepare.run(config, scratch)
-    stopping.install_handlers()
     from finetune_trainer import recipe
 
     return recipe.run(config, scratch)
-
-
-def _interrupt(number: int, _: FrameType | None) -> None:
-    """Leave the prepare stage where it stands: it publishes nothing before its last file."""
-    raise Interrupted(f"{signal.Signals(number).name} interrupted the preparation", "nothing: it is started anew")
 
 
 def build_failure(config: RunConfig, error: Exception) -> TerminationMessage:

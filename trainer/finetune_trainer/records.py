@@ -17,6 +17,7 @@ import pyarrow
 import pyarrow.parquet
 
 from finetune_api.errors import DataError
+from finetune_trainer import stopping
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -35,6 +36,7 @@ COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd
 """By the end of a file's name, as pyarrow calls them: it notices a stream that ends early, in both."""
 
 _SHOWN_FINDINGS = 5
+_POLLED_ROWS = 1000
 _CHUNK_BYTES = 2**18
 _PARQUET_ROWS = 1024
 _MAX_JSON_BYTES = 256 * 2**20
@@ -114,6 +116,8 @@ def read_records(path: Path, name: str, findings: Findings) -> Iterator[Record]:
     total_before = findings.total
     for record in _READERS[file_format](path, name, findings):
         count += 1
+        if count % _POLLED_ROWS == 0:
+            stopping.check(f"the reading of {name} at row {count}")
         if count > MAX_ROWS:
             raise DataError(f"{name} must have at most {MAX_ROWS} rows", "train on a sample of it.")
         yield record

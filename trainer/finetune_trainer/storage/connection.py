@@ -19,6 +19,7 @@ from finetune_trainer import exporter
 from finetune_trainer.storage import failures
 
 if TYPE_CHECKING:
+    from botocore.config import _RetryDict
     from mypy_boto3_s3 import S3Client
 
 MAX_WORKERS = 16
@@ -30,6 +31,13 @@ _MAX_ATTEMPTS = 6
 _Answer = TypeVar("_Answer")
 
 
+def _build_retries() -> "_RetryDict":
+    # What is given here wins over the variable, so it is given only where the variable is absent.
+    if "AWS_MAX_ATTEMPTS" in os.environ:
+        return {"mode": "standard"}
+    return {"mode": "standard", "total_max_attempts": _MAX_ATTEMPTS}
+
+
 class Connection:
     """One client and its settings.
 
@@ -37,7 +45,7 @@ class Connection:
         storage: `spec.storage`; credentials come from the standard AWS variables or the pod's identity.
 
     Raises:
-        ConfigError: the endpoint isn't a URL.
+        ConfigError: boto refuses the settings.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -54,10 +62,7 @@ class Connection:
             max_pool_connections=MAX_WORKERS + 4,
             request_checksum_calculation=checksums,
             response_checksum_validation=checksums,
-            retries={
-                "mode": "standard",
-                "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", _MAX_ATTEMPTS)),
-            },
+            retries=_build_retries(),
             s3={"addressing_style": storage.addressing_style.value},
         )
         try:
@@ -65,7 +70,8 @@ class Connection:
             self.client: S3Client = boto3.session.Session().client("s3", endpoint_url=own_endpoint, config=config)
         except (ValueError, BotoCoreError) as error:
             raise ConfigError(
-                f"spec.storage.endpointURL ({own_endpoint}) must be usable: {error}", "correct spec.storage."
+                f"spec.storage and the AWS variables must give a client for {self.endpoint}: {error}",
+                "correct spec.storage or spec.trainer.env.",
             ) from error
 
     def call(self, operation: str, address: S3Address, request: Callable[[], _Answer]) -> _Answer:

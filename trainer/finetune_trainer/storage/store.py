@@ -24,7 +24,7 @@ class Store:
         storage: `spec.storage`; credentials come from the standard AWS variables or the pod's identity.
 
     Raises:
-        ConfigError: the endpoint isn't a URL.
+        ConfigError: boto refuses the settings.
 
     Every method raises `ReferenceNotFound`, `AccessDenied`, `StorageUnavailable` or `ConfigError` as the store answers;
     the docstrings name only what comes on top.

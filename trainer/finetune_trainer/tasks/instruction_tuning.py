@@ -56,11 +56,12 @@ def parse_sample(row: int, record: Record, columns: Mapping[str, str], findings:
     if prompt is None or answer is None:
         return None
     extra = record.values.get(columns["input"]) if "input" in columns else None
-    if extra is not None and not isinstance(extra, str):
-        findings.add(record.place, f"{columns['input']} must be a text, not {type(extra).__name__}")
+    if extra is None or (isinstance(extra, str) and not extra.strip()):
+        return Sample(row, record.place, (Part("user", prompt), Part("assistant", answer)))
+    if problem := dataset.check_text(extra):
+        findings.add(record.place, f"{columns['input']} {problem}")
         return None
-    if extra and extra.strip():
-        prompt = f"{prompt}\n\n{extra}"
+    prompt = f"{prompt}\n\n{extra}"
     return Sample(row, record.place, (Part("user", prompt), Part("assistant", answer)))
 
 
@@ -79,8 +80,8 @@ def _parse_messages(record: Record, column: str, findings: Findings) -> list[Par
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
             findings.add(record.place, f"{place}.role ({role}) must be one of {', '.join(_ROLES)}")
-        if not isinstance(content, str) or not content.strip():
-            findings.add(record.place, f"{place}.content must be a text that isn't empty")
+        if problem := dataset.check_text(content):
+            findings.add(record.place, f"{place}.content {problem}")
         if unknown := sorted(set(message) - {"role", "content", "name"}):
             findings.add(record.place, f"{place} must have role and content only, not {', '.join(unknown)}")
         parts.append(Part(str(role), str(content)))
