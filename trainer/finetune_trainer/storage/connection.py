@@ -1,7 +1,8 @@
 """The boto client of a run and the one place every request goes through: counted, timed out, classified.
 
-A request is repeated by boto itself (mode `standard`: exponential, with jitter). Connection refused for good ends after
-six tries: five waits of at most 1, 2, 4, 8 and 16 s, half of that on average. `AWS_MAX_ATTEMPTS` changes the number.
+A request is repeated by boto itself (mode `standard`), 10 times in all. The waits are random, at most 50 ms and then
+twice as long each time: a refused connection ends after 13 s on average and 26 s at most. A store that says it is busy
+is given up to 20 times as long. `AWS_MAX_ATTEMPTS` changes the number.
 """
 
 import os
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_WORKERS = 16
-"""Connections at a time. Measured in trainer.md's terms: a store that caps each connection needs about 16."""
+"""Connections at a time. Measured, 2026: 16 MB ranges on 16 of them reach 1.15 GB/s where each is capped at 90 MB/s."""
 _CONNECT_TIMEOUT_SECONDS = 5
 _READ_TIMEOUT_SECONDS = 60
-_MAX_ATTEMPTS = 6
+_MAX_ATTEMPTS = 10
 
 _Answer = TypeVar("_Answer")
 
