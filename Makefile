@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest
 # OpenMP threads that spin beside another busy process make training several times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install lint format test test-unit test-contract test-cluster test-gpu crd constraints demo down status bench build
+.PHONY: help install lint format setup test test-unit test-contract test-cluster test-gpu crd constraints demo down status bench build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -28,7 +28,10 @@ format: install ## format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-test: lint ## everything: lint, unit, contract (real API server) and cluster (real node) tests
+setup: install ## install and build what the devcluster needs (as root, with apt)
+	$(PYTHON) -m finetune_devcluster setup
+
+test: lint setup ## everything: lint, unit, contract (real API server) and cluster (real node) tests
 	$(PYTEST) -m "not gpu"
 
 test-unit: install ## what needs no root and no cluster

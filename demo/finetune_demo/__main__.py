@@ -14,7 +14,7 @@ from rich.live import Live
 
 from finetune_api.status import FineTuneJobStatus, Phase
 from finetune_demo import baseline, buckets, datasets, installation, monitoring, report, runs, sources
-from finetune_devcluster import cluster, errors, leftovers, progress
+from finetune_devcluster import cluster, errors, leftovers, machine, progress
 
 NAME = "finetune"
 NAMESPACE = "demo"
@@ -30,7 +30,8 @@ def up(examples: Examples = None) -> None:
     """Start the cluster, install the operator, run the examples and show what came out."""
     names = examples or list(datasets.EXAMPLES)
     steps = progress.Steps()
-    running = cluster.start(NAME, "node", steps=steps, install=True)
+    machine.set_up(steps, install=True)
+    running = cluster.start(NAME, "node", steps=steps)
     built = installation.build_images(running, steps)
     installation.install_operator(running, built, steps)
     prometheus_url = monitoring.start(running, steps)
@@ -47,7 +48,8 @@ def up(examples: Examples = None) -> None:
 def build() -> None:
     """Build both images into the registry of the cluster."""
     steps = progress.Steps()
-    running = cluster.start(NAME, "node", steps=steps, install=True)
+    machine.set_up(steps, install=True)
+    running = cluster.start(NAME, "node", steps=steps)
     built = installation.build_images(running, steps)
     steps.say(f"{built.operator}\n{built.trainer}")
 

@@ -14,7 +14,7 @@ import rich
 import rich.table
 import typer
 
-from finetune_devcluster import cluster, errors, leftovers, progress, prometheus, state
+from finetune_devcluster import cluster, errors, leftovers, machine, progress, prometheus, state
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,6 +50,16 @@ def up(
         steps.say(f"Prometheus answers at {prometheus.start(name)}")
     steps.say(f"cluster {name} is up; use it with:")
     steps.say(f"export KUBECONFIG={running.kubeconfig}")
+
+
+@app.command()
+def setup(
+    install: Annotated[
+        bool, typer.Option(help="As root, install what is missing with apt-get; otherwise only say what to install.")
+    ] = True,
+) -> None:
+    """Install what every level needs and build the Kubernetes programs, so that later starts take seconds."""
+    machine.set_up(progress.Steps(), install=install)
 
 
 @app.command()

@@ -61,7 +61,10 @@ def require_programs(names: Sequence[str], *, install: bool = False) -> None:
     missing = [name for name in names if _find(name) is None]
     packages = sorted({_DEBIAN_PACKAGES[name] for name in missing if name in _DEBIAN_PACKAGES})
     if packages and install and os.geteuid() == 0:
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *packages], check=True)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        # A fresh machine has no package lists yet.
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            subprocess.run(["apt-get", "-q", *command], check=True, env=environment, stdin=subprocess.DEVNULL)
         missing = [name for name in names if _find(name) is None]
     if missing:
         raise errors.MissingProgramError(", ".join(missing), install_command(missing))

@@ -26,6 +26,7 @@ from finetune_devcluster import (
 )
 
 PORT = 9090
+PROGRAMS = ("prometheus",)
 
 _PROCESS_NAME = "prometheus"
 _DISCOVERY = "pod-discovery"
