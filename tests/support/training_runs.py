@@ -4,12 +4,14 @@ The rows are random tokens with a rule in them (the second token gives the label
 in a few steps. Models come from `tiny_models`, one upload per kind and test run.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -212,6 +214,14 @@ class Running:
     process: "subprocess.Popen[bytes]"
     termination: Path
     log: Path
+
+    def wait_for_words(self, words: str, deadline_seconds: float = 120) -> None:
+        """Wait until the log has these words."""
+        end = time.monotonic() + deadline_seconds
+        while words not in self.log.read_text():
+            assert time.monotonic() < end, self.log.read_text()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                raise AssertionError(f"ended with {self.process.wait(0.2)} before {words}: {self.log.read_text()}")
 
     def wait(self, timeout: float = 90) -> Ended:
         """Wait for the end."""

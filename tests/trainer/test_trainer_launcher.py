@@ -1,5 +1,6 @@
 """PID 1: what it refuses, whom it starts, whose end it reports. Real processes throughout."""
 
+import contextlib
 import json
 import os
 import signal
@@ -255,7 +256,8 @@ READY = "(pathlib.Path(os.environ['FINETUNE_SCRATCH']) / 'ready').touch()\n"
 
 def wait_until_ready(pod: Pod, process: "subprocess.Popen[str]") -> None:
     while not (pod.folder / "scratch" / "ready").exists():
-        assert process.poll() is None, process.communicate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            raise AssertionError(f"ended with {process.wait(0.1)}: {process.communicate()}")
 
 
 STOPS = {

@@ -16,6 +16,9 @@ from finetune_api.run import RunConfig
 from finetune_trainer import publish, recipe, training
 from finetune_trainer.storage import Store
 
+# Loading an adapter as a user does, peft asks transformers for a property by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
 CLASSIFICATION = "SequenceClassification"
 UNQUANTIZED_MODULES = ["classifier", "score", "pre_classifier", "pooler", "lm_head", "embed_out"]
 
@@ -309,8 +312,7 @@ def test_a_pod_trains_and_reports_what_it_committed(bench: RunBench, tmp_path: P
 def test_a_pod_stopped_in_training_ends_with_143_and_publishes_nothing(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare("CausalLM", "decoder", resolved={"totalSteps": "1000000"})
     running = bench.start(config, tmp_path)
-    while '"step=' not in running.log.read_text() and " step=" not in running.log.read_text():
-        assert running.process.poll() is None, running.log.read_text()
+    running.wait_for_words('"step=')
     running.process.send_signal(signal.SIGTERM)
 
     ended = running.wait()
