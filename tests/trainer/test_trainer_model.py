@@ -118,9 +118,7 @@ def test_auto_precision_on_a_cpu_is_float32() -> None:
 def test_target_modules_that_match_nothing_are_answered_with_those_there_are(folder: Path) -> None:
     spec = build_spec(kind="LoRA", lora={"targetModules": ["attention"]})
 
-    with pytest.raises(
-        ConfigError, match=r"targetModules \(attention\) must name linear layers .*q_proj"
-    ):
+    with pytest.raises(ConfigError, match=r"targetModules \(attention\) must name linear layers .*q_proj"):
         model.apply_method(load(folder / "decoder", spec, LANGUAGE), spec, LANGUAGE)
 
 
