@@ -48,9 +48,11 @@ def build_kopf_settings() -> kopf.OperatorSettings:
     result.networking.error_backoffs = EndlessBackoffs()
     result.watching.inactivity_timeout = 70  # the API server sends a bookmark every 60 s
     result.watching.server_timeout = 300
-    result.watching.chunk_size = 500
+    result.watching.chunk_size = cluster.PAGE_SIZE
     result.watching.label_selectors["batch", "v1", "jobs"] = group.LABEL_JOB
     result.watching.label_selectors["", "v1", "pods"] = group.LABEL_JOB
+    # A worker keeps the last body of its object until then; handlers only enqueue, so none is needed for longer.
+    result.queueing.idle_timeout = 0.1
     result.scanning.disabled = True
     result.peering.standalone = True
     result.process.ultimate_exiting_timeout = 25  # below the pod's grace period of 30 s

