@@ -31,11 +31,11 @@ format: install ## format the code
 setup: install ## install and build what the devcluster needs (as root, with apt)
 	$(PYTHON) -m finetune_devcluster setup
 
-test: lint setup ## everything: lint, unit, contract (real API server) and cluster (real node) tests
-	$(PYTEST) -m "not gpu"
+test: lint setup test-unit test-contract test-cluster ## everything but what needs a GPU
 
+# Two workers: most of these tests wait for a process or have one thread. The others share one cluster and run in turn.
 test-unit: install ## what needs no root and no cluster
-	$(PYTEST) -m "not contract and not cluster and not gpu"
+	$(PYTEST) -n 2 -m "not contract and not cluster and not gpu"
 
 test-contract: install ## against a real API server, without root
 	$(PYTEST) -m contract

@@ -13,7 +13,7 @@ from manifests import make_manifest
 from finetune_api import group
 from finetune_api.status import ConditionType, FineTuneJobStatus, Phase, is_true
 from finetune_demo import runs
-from finetune_devcluster import waiting
+from finetune_devcluster import cgroups, waiting
 
 pytestmark = pytest.mark.cluster
 
@@ -51,29 +51,30 @@ def _wait(product: Any, name: str, is_reached: Callable[[FineTuneJobStatus], boo
     ]
 
 
-def _find_operator_processes() -> list[int]:
-    """Process ids on this machine that run the operator inside a container of the cluster."""
+def _find_operator_processes(cluster_name: str) -> list[int]:
+    """Process ids of the operator in the containers of this cluster, never of another one on the same machine."""
+    pods = f"/{cgroups.group_name(cluster_name)}/kubepods/"
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for directory in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = path.read_bytes().split(b"\0")
+            arguments = (directory / "cmdline").read_bytes().split(b"\0")
+            is_ours = pods in (directory / "cgroup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if b"finetune_operator" in arguments and arguments[0].endswith(b"python"):
-            found.append(int(path.parent.name))
+        if is_ours and b"finetune_operator" in arguments:
+            found.append(int(directory.name))
     return found
 
 
-def _kill_operator() -> None:
-    for process in waiting.wait_for("an operator process", _require_operator, 60.0):
+def _kill_operator(product: Any) -> None:
+    def require() -> list[int]:
+        found = _find_operator_processes(product.running.name)
+        if not found:
+            raise waiting.NotYetError("no operator process")
+        return found
+
+    for process in waiting.wait_for("an operator process", require, 120.0):
         os.kill(process, signal.SIGKILL)
-
-
-def _require_operator() -> list[int]:
-    found = _find_operator_processes()
-    if not found:
-        raise waiting.NotYetError("no operator process")
-    return found
 
 
 MOMENTS: dict[str, Callable[[FineTuneJobStatus], bool]] = {
@@ -90,7 +91,7 @@ def test_a_run_ends_the_same_when_the_operator_is_killed(moment: str, product: A
     name = f"killed-{moment}"
     _apply(product, name)
     _wait(product, name, MOMENTS[moment])
-    _kill_operator()
+    _kill_operator(product)
     status = _wait(product, name, runs.is_finished)
     assert status.phase == Phase.SUCCEEDED, status.failure
     assert [(attempt.stage, attempt.number) for attempt in status.attempts] == [("prepare", 1), ("train", 1)]

@@ -65,6 +65,8 @@ def compute_gradient(folder: Path, rows: Path, micro_batch: int, accumulation: i
 def save_gradient_of_rank(rank: int, port: int, folder: Path, rows: Path, output: Path) -> None:
     """Be one of two ranks in a forked process; rank 0 writes the gradient."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    # accelerate warns where nobody has said how many threads a rank may take.
+    place |= {"OMP_NUM_THREADS": 1}
     os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
     # Inherited from the parent, which trained alone.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
