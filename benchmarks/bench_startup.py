@@ -6,6 +6,7 @@ Also: seconds from the start to the end with exit code 78 for a RunConfig that c
 must end with 0.
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -16,11 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 from recording import Result, record
 
 from finetune_api import run
-from finetune_demo import datasets
+from finetune_demo import buckets, datasets
 from finetune_devcluster import s3
 
 ROUNDS = 3
@@ -70,18 +70,9 @@ def _build_config(server: s3.S3Server, stage: run.Stage, prepared: dict[str, Any
 
 
 def _upload(server: s3.S3Server, files: dict[str, Path]) -> None:
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint_url,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-    )
-    for bucket in ("models", "datasets", "runs"):
-        client.create_bucket(Bucket=bucket)
-    for key, path in files.items():
-        bucket, _, name = key.partition("/")
-        client.upload_file(str(path), bucket, name)
+    with contextlib.closing(buckets.connect(server)) as client:
+        buckets.make_buckets(client)
+        buckets.upload_files(client, files)
 
 
 def _start(folder: Path, config: dict[str, Any], number: str) -> tuple[list[str], dict[str, str]]:
@@ -117,8 +108,6 @@ def _measure(folder: Path, server: s3.S3Server, files: dict[str, Path]) -> list[
     ours, peers, refusals = [], [], []
     for number in range(ROUNDS):
         config = _build_config(server, run.Stage.TRAIN, prepared)
-        config["job"]["uid"] = "startup"
-        config["spec"]["output"]["uri"] = "s3://runs/startup"
         command, environment = _start(folder, config, f"train-{number}")
         _forget_runs(server)
         ours.append(_seconds_until(command, "step=1 of=", shared | environment))
@@ -132,14 +121,8 @@ def _measure(folder: Path, server: s3.S3Server, files: dict[str, Path]) -> list[
 
 def _forget_runs(server: s3.S3Server) -> None:
     """Remove the manifest of the last round: a published run isn't trained again."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint_url,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-    )
-    client.delete_object(Bucket="runs", Key="startup/runs/startup/manifest.json")
+    with contextlib.closing(buckets.connect(server)) as client:
+        client.delete_object(Bucket="runs", Key="startup/runs/startup/manifest.json")
 
 
 def _measure_refusal(folder: Path, config: dict[str, Any], name: str, shared: dict[str, str]) -> float:
