@@ -91,3 +91,6 @@ def set_up_logs(job: JobIdentity, stage: str, rank: int = 0, stream: TextIO | No
         # At DEBUG these write request headers, which hold session tokens.
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
+    if not sys.stderr.isatty():
+        # Bars that libraries draw are no JSON lines; tqdm reads this when it is imported, which is after this.
+        os.environ.setdefault("TQDM_DISABLE", "1")
