@@ -133,6 +133,19 @@ def test_the_published_adapter_gives_the_recorded_logits_in_plain_transformers_a
         assert np.allclose(logits.float().numpy(), sample["logits"], atol=1e-4), sample
 
 
+def test_the_secret_key_appears_in_no_output_of_a_run(
+    statuses: dict[str, FineTuneJobStatus], product: Any, tmp_path: Path
+) -> None:
+    secret = product.running.s3.secret_key.encode()
+    for name in statuses:
+        product.download(f"s3://runs/{name}/", tmp_path / name)
+    outputs = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    outputs |= product.read_visible_texts(NAMESPACE)
+    assert [name for name, content in outputs.items() if secret in content] == []
+    assert {name.split(" ")[0] for name in outputs if " " in name} == {"FineTuneJob", "Job", "Pod", "Event", "log"}
+    assert len(outputs) > 100
+
+
 def _query(product: Any, expression: str) -> list[dict[str, Any]]:
     url = f"{product.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the cluster's own Prometheus

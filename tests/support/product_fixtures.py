@@ -144,6 +144,25 @@ class Product:
         found.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         return [pod for pod in found if phase is None or pod["status"]["phase"] == phase]
 
+    def read_visible_texts(self, namespace: str) -> dict[str, bytes]:
+        """Return everything of a namespace that somebody who may not read Secrets can see: `<kind> <name>` → text."""
+        import json
+
+        from lightkube.resources.batch_v1 import Job
+        from lightkube.resources.core_v1 import Event, Pod
+
+        from finetune_demo import runs
+
+        texts: dict[str, bytes] = {}
+        for kind in (runs.FineTuneJob, Job, Pod, Event):
+            for item in self.client.list(kind, namespace=namespace):
+                content = item.to_dict()
+                texts[f"{kind.__name__} {content['metadata']['name']}"] = json.dumps(content, default=str).encode()
+        for pod in self.client.list(Pod, namespace=namespace):
+            name = str(pod.metadata.name) if pod.metadata else ""
+            texts[f"log {name}"] = "".join(self.client.log(name, namespace=namespace)).encode()
+        return texts
+
     def patch_job(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
         """Edit a FineTuneJob as `kubectl patch --type merge` does."""
         from lightkube.types import PatchType
