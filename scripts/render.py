@@ -93,6 +93,8 @@ def _describe_default(node: dict[str, Any]) -> str:
 def _describe_limits(node: dict[str, Any]) -> str:
     names = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties")
     limits = [f"{name} {node[name]}" for name in names if name in node]
+    if node.get("exclusiveMinimum"):
+        limits[0] = f"above {node['minimum']}"
     return ", ".join(limits)
 
 

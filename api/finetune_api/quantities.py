@@ -48,6 +48,8 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "pattern": QUANTITY_PATTERN,
             "maxLength": 32,
+            # The pattern binds strings only.
+            "minimum": 0,
         }
     ),
 ]

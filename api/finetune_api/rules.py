@@ -19,6 +19,9 @@ from finetune_api.tasks import TASKS
 
 MAX_EPOCHS = 50
 """The range users of hosted fine-tuning services know: 1 to 50."""
+RESERVED_VARIABLE_PATTERN = "^(FINETUNE_|PYTHON|LD_|AWS_ENDPOINT_URL|BROWSER$)"
+"""Variables that would undo what the operator or its administrator decided: our own, those that run other code in an
+allowed image, and those that send data to another store than storage.endpointURL."""
 SECRET_NAME_PATTERN = "(?i)(key|token|secret|password|credential)"  # noqa: S105 - a pattern for names, not a secret
 
 
@@ -79,6 +82,10 @@ def _find_secret_variable(spec: FineTuneJobSpec) -> str | None:
     return next((item.name for item in spec.trainer.env if re.search(SECRET_NAME_PATTERN, item.name)), None)
 
 
+def _find_reserved_variable(spec: FineTuneJobSpec) -> str | None:
+    return next((item.name for item in spec.trainer.env if re.search(RESERVED_VARIABLE_PATTERN, item.name)), None)
+
+
 def _quoted(names: list[str]) -> str:
     return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
@@ -92,9 +99,15 @@ _ROLE_CEL = " && ".join(
     f"(self.task != '{task}' || self.data.all(d, d.columns.all(role, role in {_quoted(list(facts.roles))})))"
     for task, facts in TASKS.items()
 )
+
+
+def _as_folder(uri: str) -> str:
+    return f"({uri}.endsWith('/') ? {uri} : {uri} + '/')"
+
+
 _OVERLAP_CEL = " && ".join(
-    f"self.data.all(d, {guard}(!(self.output.uri + '/').startsWith(d.{part}.uri + '/') "
-    f"&& !(d.{part}.uri + '/').startsWith(self.output.uri + '/')))"
+    f"self.data.all(d, {guard}(!{_as_folder('self.output.uri')}.startsWith({_as_folder(f'd.{part}.uri')}) "
+    f"&& !{_as_folder(f'd.{part}.uri')}.startsWith({_as_folder('self.output.uri')})))"
     for part, guard in (
         ("train", ""),
         ("validation", "!has(d.validation) || "),
@@ -199,6 +212,14 @@ RULES: tuple[Rule, ...] = (
         f"!self.trainer.env.exists(e, e.name.matches('{SECRET_NAME_PATTERN}'))",
         "must not carry variables named like secrets: anybody who reads the job reads them; use storage.secretName",
         _find_secret_variable,
+        "FieldValueForbidden",
+    ),
+    Rule(
+        "trainer.env",
+        f"!self.trainer.env.exists(e, e.name.matches('{RESERVED_VARIABLE_PATTERN}'))",
+        "must not set FINETUNE_*, PYTHON*, LD_*, AWS_ENDPOINT_URL* or BROWSER: these are the operator's to decide; "
+        "a store is named by storage.endpointURL",
+        _find_reserved_variable,
         "FieldValueForbidden",
     ),
     Rule(

@@ -5,8 +5,9 @@ The docstring below a field is its description in the CRD (`kubectl explain`). R
 """
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
@@ -42,6 +43,16 @@ def _address(pattern: str) -> tuple[object, AfterValidator]:
     return field, AfterValidator(_refuse_dot_segments)
 
 
+def _refuse_repeated(items: Sequence["EnvVar | LocalObjectReference | Dataset | str"]) -> list[Any]:
+    """Keep lists that are maps or sets for the API server free of repetitions here too."""
+    keys = [item if isinstance(item, str) else item.name for item in items]
+    repeated = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
+    if repeated is not None:
+        raise PydanticCustomError("repeated", "must not repeat {name}", {"name": repeated})
+    return list(items)
+
+
+Unique = AfterValidator(_refuse_repeated)
 S3Uri = Annotated[str, *_address(S3_URI_PATTERN)]
 ModelUri = Annotated[str, *_address(MODEL_URI_PATTERN)]
 Name = Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN, max_length=253)]
@@ -180,6 +191,7 @@ class Lora(Model):
     target_modules: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]],
         Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        Unique,
     ] = ["all-linear"]
     """targetModules are names of linear layers, or `all-linear`: every linear layer but the head."""
     variant: LoraVariant = LoraVariant.STANDARD
@@ -321,13 +333,13 @@ class LocalObjectReference(Model):
 class Trainer(Model):
     image: Annotated[str, Field(max_length=512, pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/@-]*)?$")] = ""
     """image of the trainer, from the operator's allow-list. Empty: the operator's default."""
-    image_pull_secrets: list[LocalObjectReference] = Field(
+    image_pull_secrets: Annotated[list[LocalObjectReference], Unique] = Field(
         default=[],
         max_length=8,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     """imagePullSecrets for the trainer image."""
-    env: list[EnvVar] = Field(
+    env: Annotated[list[EnvVar], Unique] = Field(
         default=[],
         max_length=64,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
@@ -371,6 +383,7 @@ class FineTuneJobSpec(Model):
             max_length=16,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
+        Unique,
     ]
     """data to train and evaluate on."""
     split: Split = Field(default=Split())

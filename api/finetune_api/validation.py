@@ -5,6 +5,7 @@ trainer's launcher; the API server enforces the same through the CRD.
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -105,16 +106,21 @@ def parse_errors(error: ValidationError, prefix: str, model: type[Model]) -> lis
 def _validate_spec_data(data: object) -> list[FieldError]:
     """Check single fields; then the rules across fields on whatever part of the spec is valid."""
     try:
-        return validate_spec(FineTuneJobSpec.model_validate(data))
+        return validate_spec(_parse_as_user_wrote(data))
     except ValidationError as error:
         errors = parse_errors(error, "spec", FineTuneJobSpec)
         remainder = _remove_paths(data, [detail["loc"] for detail in error.errors()])
     try:
-        rest = validate_spec(FineTuneJobSpec.model_validate(remainder))
+        rest = validate_spec(_parse_as_user_wrote(remainder))
     except ValidationError:
         return errors
     reported = {item.path for item in errors}
     return errors + [item for item in rest if item.path not in reported]
+
+
+def _parse_as_user_wrote(data: object) -> FineTuneJobSpec:
+    """Parse as strictly as the API server: serialized names only, and `"16"` is no number."""
+    return FineTuneJobSpec.model_validate_json(json.dumps(data, default=str), strict=True, by_alias=True, by_name=False)
 
 
 def _check_header(manifest: Mapping[str, Any]) -> Iterator[FieldError]:
@@ -141,7 +147,7 @@ def _check_name(metadata: object) -> Iterator[FieldError]:
             name,
             f"must have at most {names.MAX_JOB_NAME_LENGTH} characters, not {len(name)}: names of its pods are longer",
         )
-    elif not re.match(NAME_PATTERN, name):
+    elif not re.fullmatch(NAME_PATTERN, name):
         yield FieldError(
             "metadata.name",
             name,
@@ -167,6 +173,8 @@ def _build_rule(kind: str, context: Mapping[str, object], value: object, fallbac
     """Say in words what must hold, from pydantic's error type and its context."""
     if kind == "string_pattern_mismatch":
         return _PATTERN_RULES.get(str(context["pattern"]), f"must match {context['pattern']}")
+    if kind == "repeated":
+        return f"must not repeat {context['name']}"
     if kind in ("enum", "literal_error"):
         allowed = [item.strip("'") for item in re.findall(r"'[^']*'", str(context["expected"]))]
         return f"must be one of {', '.join(allowed)}" + _suggest(str(value), allowed)

@@ -137,5 +137,7 @@ def _remove(name: str, steps: progress.Steps) -> None:
         # At once: what these programs would save is about to be deleted.
         processes.ProcessGroup(directory).stop(0)
         sandbox.remove(name)
+        for path in s3_server.sockets(directory / node_level.S3_FOLDER):
+            path.unlink(missing_ok=True)
         # The last: while it is there, `status` shows the cluster and `down` finds it.
         shutil.rmtree(directory)

@@ -1,7 +1,7 @@
 """The private mounts and the private network in which a node-level cluster runs.
 
 One process holds a mount and a network namespace; every program of the cluster enters them. What the programs write to
-the machine's fixed places (/run, /tmp, /var/lib/kubelet, /var/lib/cni, /var/log) lands in the cluster's own folder or
+the machine's fixed places (/run, /var/lib/kubelet, /var/lib/cni, /var/log) lands in the cluster's own folder or
 in memory, so clusters do not see each other, and all mounts, interfaces and packet filter rules vanish with the last
 process. The only thing on the machine's side is one end of a veth pair.
 """
@@ -17,7 +17,6 @@ HOLDER = "sandbox"
 
 # What the programs have no option for, and where it goes. Made on the machine when absent: a mount needs its place.
 _PRIVATE_FOLDERS = {
-    "/tmp": "tmp",  # noqa: S108 - a place to mount over, nothing is written here
     "/var/lib/cni": "cni-state",
     "/var/lib/kubelet": "kubelet",
     "/var/log/containers": "container-links",
@@ -52,7 +51,7 @@ def create(directory: Path, name: str, pause: Path) -> Sandbox:
     command = ["unshare", "--mount", "--net", "--propagation=private", str(pause)]
     holder = outside.start(HOLDER, command)
     waiting.wait_for("sandbox", lambda: _check_entered(holder.pid, pause), 10.0)
-    prefix = _prefix(holder.pid)
+    prefix = _prefix(holder.pid, directory)
     commands.run([*prefix, "sh", "-ec", "\n".join(_mount_lines(directory))])
     return Sandbox(directory, network.connect(name, holder.pid), processes.ProcessGroup(directory, prefix, name))
 
@@ -67,7 +66,7 @@ def load(directory: Path, name: str, network_index: int) -> Sandbox:
     holder = next((process for process in outside.load() if process.name == HOLDER), None)
     if holder is None or not processes.is_running(holder):
         raise errors.DevclusterError(f"sandbox of cluster {name} (not running) must run; run `up --name {name}`")
-    group = processes.ProcessGroup(directory, _prefix(holder.pid), name)
+    group = processes.ProcessGroup(directory, _prefix(holder.pid, directory), name)
     return Sandbox(directory, network.Network(network_index), group)
 
 
@@ -78,8 +77,11 @@ def remove(name: str) -> None:
     cgroups.remove(name)
 
 
-def _prefix(holder_pid: int) -> tuple[str, ...]:
-    return ("nsenter", f"--target={holder_pid}", "--mount", "--net", "--")
+def _prefix(holder_pid: int, directory: Path) -> tuple[str, ...]:
+    # A folder of its own for temporary files, by variable: a mount over /tmp would hide a checkout that lies there.
+    temporary = directory / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return ("nsenter", f"--target={holder_pid}", "--mount", "--net", "--", "env", f"TMPDIR={temporary}")
 
 
 def _mount_lines(directory: Path) -> list[str]:

@@ -84,6 +84,9 @@ MALFORMED = (
     Malformed("Steps without everySteps", "spec.evaluation.every", "Steps", "spec.evaluation.everySteps", "must be given"),
     Malformed("a metric of another task", "spec.evaluation.bestMetric", "perplexity", "spec.evaluation.bestMetric", "a metric of the task"),
     Malformed("an output inside the data", "spec.output.uri", "s3://datasets/movies/train.jsonl/out", "spec.output.uri", "outside the data"),
+    Malformed("an output that holds the data", "spec.output.uri", "s3://datasets/movies/", "spec.output.uri", "outside the data"),
+    Malformed("an endpoint by variable", "spec.trainer.env", [{"name": "AWS_ENDPOINT_URL_S3", "value": "http://elsewhere"}], "spec.trainer.env", "the operator's to decide"),
+    Malformed("other code by variable", "spec.trainer.env", [{"name": "PYTHONPATH", "value": "/scratch"}], "spec.trainer.env", "the operator's to decide"),
     Malformed("merging not built yet", "spec.output.merge", True, "spec.output.merge", "adapters unmerged"),
     Malformed("an endpoint that is no URL", "spec.storage.endpointURL", "s3.demo.svc:8333", "spec.storage.endpointURL", "http:// or https://"),
     Malformed("a secret's name with a slash", "spec.storage.secretName", "other/creds", "spec.storage.secretName", "name of a Kubernetes object"),
@@ -96,6 +99,12 @@ MALFORMED = (
     Malformed("a deadline of 1 second", "spec.runPolicy.activeDeadlineSeconds", 1, "spec.runPolicy.activeDeadlineSeconds", "at least 60"),
     Malformed("too many retries", "spec.runPolicy.backoffLimit", 100, "spec.runPolicy.backoffLimit", "at most 20"),
     Malformed("an unknown field", "spec.trainig", {"epochs": "1"}, "spec.trainig", "did you mean training?", server_accepts=True),
+    Malformed("a field by its Python name", "spec.training", {"batch_size": 4}, "spec.training.batch_size", "did you mean batchSize?", server_accepts=True),
+    Malformed("a batch size in quotes", "spec.training.batchSize", "16", "spec.training.batchSize", "must be a whole number"),
+    Malformed("a flag in quotes", "spec.runPolicy.suspend", "true", "spec.runPolicy.suspend", "must be true or false"),
+    Malformed("a variable given twice", "spec.trainer.env", [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}], "spec.trainer.env", "must not repeat", server_path="spec.trainer.env[1]"),
+    Malformed("a target module given twice", "spec.method.lora.targetModules", ["query", "query"], "spec.method.lora.targetModules", "must not repeat", server_path="spec.method.lora.targetModules[1]"),
+    Malformed("a negative number of cores", "spec.resources.cpu", -1, "spec.resources.cpu", "Kubernetes quantity"),
     Malformed("an unknown field deep down", "spec.method.lora.rnak", 8, "spec.method.lora.rnak", "did you mean rank?", server_accepts=True),
 )  # fmt: skip
 """Every row breaks one thing of a valid object."""

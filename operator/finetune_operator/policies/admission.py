@@ -1,6 +1,6 @@
 """What the administrator allows: trainer images and endpoints without encryption.
 
-The chart's ValidatingAdmissionPolicy refuses the same at the API server; this is what holds where it isn't installed.
+Both stand in the operator's configuration, which the API server doesn't know, so the operator refuses the job itself.
 """
 
 from collections.abc import Sequence
