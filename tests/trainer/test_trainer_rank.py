@@ -62,3 +62,14 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert results.load_result(path) == message
     path.write_text("{")
     assert results.load_result(path) is None
+
+
+def test_half_of_a_surrogate_pair_in_a_message_costs_no_message(tmp_path: Path) -> None:
+    message = rank.build_failure(CONFIG, errors.DataError("role (\ud800) must be known", "correct \udfff"))
+    path = tmp_path / "0.json"
+
+    results.save_result(message, path)
+
+    assert results.load_result(path) == message.model_copy(
+        update={"message": "role (\\ud800) must be known", "remedy": "correct \\udfff"}
+    )

@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.parquet
 
 from finetune_api.errors import DataError
-from finetune_trainer import stopping
+from finetune_trainer import records, stopping
 from finetune_trainer.records import Findings, Record
 
 IGNORED = -100
@@ -108,7 +108,7 @@ def find_columns(
         raise DataError(
             "; ".join(
                 f"spec.data[0].columns.{role} ({column}) must be a column of {source}, which has"
-                f" {', '.join(found)}{suggest(column, found)}"
+                f" {records.show_names(found)}{suggest(column, found)}"
                 for role, column in missing.items()
             ),
             "correct the column's name.",
@@ -118,7 +118,7 @@ def find_columns(
             return columns
     wanted = " or ".join(", ".join(shape.required) for shape in shapes)
     raise DataError(
-        f"{source} must have columns for {wanted}; it has {', '.join(found)}",
+        f"{source} must have columns for {wanted}; it has {records.show_names(found)}",
         "name the columns in spec.data[0].columns.",
     )
 
@@ -137,7 +137,7 @@ def _match_shape(found: Sequence[str], chosen: Mapping[str, str], shape: Shape) 
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return `; did you mean …?` with the nearest known name, or nothing."""
     nearest = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"; did you mean {records.show_value(nearest[0])}?" if nearest else ""
 
 
 def read_text(record: Record, column: str, findings: Findings) -> str | None:
@@ -185,7 +185,7 @@ def build_label_set(samples: Iterable[Sample], source: str) -> list[str]:
     labels = {sample.label for sample in samples}
     if len(labels) < 2:
         raise DataError(
-            f"{source} must have at least two different labels; every row has {', '.join(labels)}",
+            f"{source} must have at least two different labels; every row has {records.show_names(list(labels))}",
             "add rows of another class, or correct the label column.",
         )
     if len(labels) > MAX_LABELS:
@@ -202,12 +202,12 @@ def build_label_set(samples: Iterable[Sample], source: str) -> list[str]:
 def check_labels(samples: Iterable[Sample], labels: Sequence[str], findings: Findings) -> None:
     """Note every sample whose label the training rows don't have."""
     known = set(labels)
-    shown = ", ".join(labels[:20]) + (" …" if len(labels) > 20 else "")
+    shown = records.show_names(labels)
     for sample in samples:
         if sample.label not in known:
             findings.add(
                 sample.place,
-                f"label ({sample.label}) must be one of the training rows' labels {shown}"
+                f"label ({records.show_value(sample.label)}) must be one of the training rows' labels {shown}"
                 f"{suggest(sample.label, labels)}",
             )
 

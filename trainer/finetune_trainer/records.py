@@ -8,7 +8,7 @@ file ends it. Nothing here knows what a row means.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -36,6 +36,8 @@ COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd
 """By the end of a file's name, as pyarrow calls them: it notices a stream that ends early, in both."""
 
 _SHOWN_FINDINGS = 5
+_SHOWN_CHARACTERS = 80
+_SHOWN_NAMES = 20
 _POLLED_ROWS = 1000
 _CHUNK_BYTES = 2**18
 _PARQUET_ROWS = 1024
@@ -86,6 +88,20 @@ class Findings:
         """
         if self.total:
             raise BadRowsError(self.kept, self.total)
+
+
+def show_value(value: object) -> str:
+    """Return a foreign value as a message may hold it: on one line, encodable, and not longer than a name should be."""
+    text = str(value)[:_SHOWN_CHARACTERS]
+    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    is_whole = len(shown) <= _SHOWN_CHARACTERS and len(str(value)) <= _SHOWN_CHARACTERS
+    return shown if is_whole else shown[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def show_names(names: Sequence[str]) -> str:
+    """Return foreign names as a message may hold them: the first ones, and whether there are more."""
+    more = ["…"] if len(names) > _SHOWN_NAMES else []
+    return ", ".join([*map(show_value, names[:_SHOWN_NAMES]), *more])
 
 
 def get_format(name: str) -> str | None:
@@ -230,7 +246,7 @@ def _check_header(row: list[str], place: str) -> list[str]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated or "" in names:
         raise DataError(
-            f"{place}: must be a header of different column names, not {', '.join(map(repr, names))}",
+            f"{place}: must be a header of different column names, not {show_names(list(map(repr, names)))}",
             "put a header into the first line.",
         )
     return names

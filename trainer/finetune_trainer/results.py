@@ -4,8 +4,10 @@ The rank writes it atomically to the path the launcher names in the environment;
 pod's termination message. Imports neither torch nor anything that does.
 """
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,17 +18,26 @@ RESULT_VARIABLE = "FINETUNE_RANK_RESULT"
 
 
 def save_result(message: TerminationMessage, path: Path) -> None:
-    """Write a rank's result so that a reader sees all of it or nothing.
+    """Write a rank's result so that a reader sees all of it or nothing; what has no UTF-8 in it is escaped.
 
     Raises:
         OSError: the file can't be written.
     """
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(message.model_dump_json(exclude_none=True))
+        file.write(json.dumps(_escape(message.model_dump(exclude_none=True))))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _escape(value: Any) -> Any:
+    """Make every text encodable: half of a surrogate pair in a user's data must not cost the whole message."""
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escape(key): _escape(item) for key, item in value.items()}
+    return [_escape(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def load_result(path: Path) -> TerminationMessage | None:

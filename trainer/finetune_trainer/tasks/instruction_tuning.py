@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from finetune_api.errors import DataError, ModelError
-from finetune_trainer import dataset
+from finetune_trainer import dataset, records
 from finetune_trainer.dataset import IGNORED, Part, Sample, Shape, TokenizedRow
 from finetune_trainer.records import Findings, Record
 
@@ -79,11 +79,11 @@ def _parse_messages(record: Record, column: str, findings: Findings) -> list[Par
             continue
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
-            findings.add(record.place, f"{place}.role ({role}) must be one of {', '.join(_ROLES)}")
+            findings.add(record.place, f"{place}.role ({records.show_value(role)}) must be one of {', '.join(_ROLES)}")
         if problem := dataset.check_text(content):
             findings.add(record.place, f"{place}.content {problem}")
         if unknown := sorted(set(message) - {"role", "content", "name"}):
-            findings.add(record.place, f"{place} must have role and content only, not {', '.join(unknown)}")
+            findings.add(record.place, f"{place} must have role and content only, not {records.show_names(unknown)}")
         parts.append(Part(str(role), str(content)))
     if findings.total == before:
         if parts[-1].role != "assistant":
