@@ -99,7 +99,7 @@ MALFORMED = (
     Malformed("a deadline of 1 second", "spec.runPolicy.activeDeadlineSeconds", 1, "spec.runPolicy.activeDeadlineSeconds", "at least 60"),
     Malformed("too many retries", "spec.runPolicy.backoffLimit", 100, "spec.runPolicy.backoffLimit", "at most 20"),
     Malformed("an unknown field", "spec.trainig", {"epochs": "1"}, "spec.trainig", "did you mean training?", server_accepts=True),
-    Malformed("a field by its Python name", "spec.training", {"batch_size": 4}, "spec.training.batch_size", "did you mean batchSize?", server_accepts=True),
+    Malformed("a field by its Python name", "spec.training.batch_size", 4, "spec.training.batch_size", "did you mean batchSize?", server_accepts=True),
     Malformed("a batch size in quotes", "spec.training.batchSize", "16", "spec.training.batchSize", "must be a whole number"),
     Malformed("a flag in quotes", "spec.runPolicy.suspend", "true", "spec.runPolicy.suspend", "must be true or false"),
     Malformed("a variable given twice", "spec.trainer.env", [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}], "spec.trainer.env", "must not repeat", server_path="spec.trainer.env[1]"),
