@@ -196,6 +196,10 @@ DAMAGES = [
     pytest.param(lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1]), "model.safetensors must be a whole safetensors file", id="weights cut short"),
     pytest.param(lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x02pickle?"), "model.safetensors must be a whole safetensors file", id="no safetensors at all"),
     pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'), "model.safetensors.index.json lists files that must be there; model-2.safetensors are not", id="a shard missing"),
+    pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": '), "model.safetensors.index.json must be a JSON object with a weight_map", id="an index cut short"),
+    pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('["a"]'), "model.safetensors.index.json must be a JSON object with a weight_map", id="an index that is a list"),
+    pytest.param(edit_config(hidden_size="many"), "must have a configuration that can be read", id="a size that is no number"),
+    pytest.param(edit_config(hidden_size=[64]), "must have a configuration that can be read", id="a size that is a list"),
 ]  # fmt: skip
 
 
@@ -210,6 +214,13 @@ def test_a_damaged_folder_is_refused(
 
 def test_a_tokenizer_that_cannot_be_loaded_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
     folder = change(encoder_folder, tmp_path, lambda copy: (copy / "tokenizer.json").write_text("{}"))
+    with pytest.raises(ModelError, match="must hold a tokenizer that can be loaded"):
+        base_model.load_tokenizer(folder, None, SOURCE)
+
+
+def test_a_tokenizer_beside_a_configuration_of_wrong_types_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
+    folder = change(encoder_folder, tmp_path, edit_config(hidden_size="many"))
+    (folder / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match="must hold a tokenizer that can be loaded"):
         base_model.load_tokenizer(folder, None, SOURCE)
 

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -82,6 +83,22 @@ def break_line_17(content: bytes = b'{"text": "no end", \n') -> bytes:
     return b"".join(lines)
 
 
+def write_column(column: Any) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), sink)
+    return bytes(sink.getvalue())
+
+
+def write_latin_parquet() -> bytes:
+    """Write a text that is no UTF-8, as writers do that don't check."""
+    binary = pyarrow.array([b"caf\xe9"])
+    return write_column(pyarrow.StringArray.from_buffers(1, *binary.buffers()[1:]))
+
+
+def write_far_future_parquet() -> bytes:
+    return write_column(pyarrow.array([2**62], pyarrow.timestamp("ms")))
+
+
 BAD_FILES = [
     pytest.param("t.jsonl", lambda: b"", "t.jsonl must have at least one row; it is empty", id="empty"),
     pytest.param("t.csv", lambda: b"text,label\n", "t.csv must have at least one row; it is empty", id="header only"),
@@ -108,6 +125,8 @@ BAD_FILES = [
     pytest.param("t.parquet", lambda: write_parquet(ROWS)[:-8], "t.parquet must be a whole parquet file", id="parquet cut short"),
     pytest.param("t.parquet.gz", lambda: gzip.compress(write_parquet(ROWS)), "t.parquet.gz must not be compressed from outside", id="compressed parquet"),
     pytest.param("t.parquet", lambda: write_parquet([{"text": "x" * (2**20 + 1)}]), "t.parquet row 1: must have at most 1048576 bytes", id="a parquet row of 1 MB"),
+    pytest.param("t.parquet", write_latin_parquet, "t.parquet rows 1 to 1 must hold texts in UTF-8", id="parquet in another encoding"),
+    pytest.param("t.parquet", write_far_future_parquet, "t.parquet rows 1 to 1 must hold texts in UTF-8 and values Python can hold", id="a date Python can't hold"),
 ]  # fmt: skip
 
 

@@ -185,12 +185,13 @@ def _check_code(folder: Path, where: str) -> None:
 
 
 def _load_config(folder: Path, gguf_file: str | None, where: str) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
             f"{where} must have a configuration that can be read; {_shorten(error)}", "upload the model again."
         ) from error
@@ -202,6 +203,7 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
     Raises:
         ModelError: it can't be loaded, or needs code of its own.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
@@ -209,7 +211,7 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **arguments
         )
-    except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
             f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {_shorten(error)}",
             "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",
@@ -240,12 +242,24 @@ def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ..
             ) from error
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        listed = json.loads(index.read_bytes()).get("weight_map", {})
+        listed = _load_weight_map(index, where)
         if missing := sorted(set(listed.values()) - {path.name for path in folder.glob("*.safetensors")}):
             raise ModelError(
                 f"{where}: {index.name} lists files that must be there; {', '.join(missing)} are not", _REMEDY_FOLDER
             )
     return parameters
+
+
+def _load_weight_map(index: Path, where: str) -> dict[str, str]:
+    try:
+        content = json.loads(index.read_bytes())
+        return {str(name): str(file) for name, file in content["weight_map"].items()}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{where}: {index.name} must be a JSON object with a weight_map of names and files;"
+            f" {type(error).__name__}: {_shorten(error)}",
+            "upload the file again.",
+        ) from error
 
 
 def _read_gguf(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:

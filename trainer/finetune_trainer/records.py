@@ -270,7 +270,7 @@ def _read_parquet(path: Path, name: str, findings: Findings) -> Iterator[Record]
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(_PARQUET_ROWS):
-                for values in batch.to_pylist():
+                for values in _convert_rows(batch, name, number):
                     number += 1
                     place = f"{name} row {number}"
                     if _measure(values) > MAX_ROW_BYTES:
@@ -279,6 +279,18 @@ def _read_parquet(path: Path, name: str, findings: Findings) -> Iterator[Record]
                         yield Record(place, values)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{name} must be a whole parquet file; {error}", "upload the file again.") from error
+
+
+def _convert_rows(batch: pyarrow.RecordBatch, name: str, number: int) -> list[dict[str, object]]:
+    """Turn rows into Python's types, which fewer values fit: a text that is not UTF-8, a date after the year 9999."""
+    try:
+        return list(batch.to_pylist())
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"{name} rows {number + 1} to {number + batch.num_rows} must hold texts in UTF-8 and values Python can"
+            f" hold; {error}",
+            "correct the rows, or leave the column out.",
+        ) from error
 
 
 def _measure(value: object) -> int:
