@@ -1,5 +1,6 @@
 """The train stage on real S3, real models and a real launcher: what it publishes, and what it leaves alone."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 import transformers
 from training_runs import RunBench, load_json
@@ -117,6 +119,24 @@ def test_what_is_published_gives_the_logits_of_its_evaluation(
         < 1e-4
     )
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+@pytest.mark.parametrize("pad", [7, -1, None], ids=["another token", "below zero", "none"])
+def test_a_classifier_reads_padded_rows_as_it_reads_them_alone(
+    bench: RunBench, tmp_path: Path, pad: int | None
+) -> None:
+    kind = f"decoder-padded-with-{pad}"
+    path = tiny_models.build_decoder(bench.folder / kind) / "config.json"
+    path.write_text(json.dumps(load_json(path) | {"pad_token_id": pad}))
+    config = bench.prepare(
+        CLASSIFICATION, kind, spec={"method": method("HeadOnly")}, rows={"train": 8, "validation": 0, "test": 8}
+    )
+
+    recipe.run(config, tmp_path / "scratch")
+
+    report = load_json(bench.fetch_attempt(config, tmp_path / "published") / "evaluation.json")
+    alone = [sample["loss"] for sample in report["samples"]]
+    assert report["tuned"]["loss"] == pytest.approx(sum(alone) / len(alone), rel=1e-4)
 
 
 def test_a_run_leaves_exactly_these_files(bench: RunBench, tmp_path: Path) -> None:

@@ -214,11 +214,16 @@ def _load(setup: _Setup) -> _Subject:
 
 
 def _choose_pad_token(tokenizer: Any, base: Any) -> int:
-    """Choose what fills short rows; any id does, since rows are masked by length. Classifiers look it up themselves."""
-    candidates = (tokenizer.pad_token_id, base.config.pad_token_id, tokenizer.eos_token_id, 0)
-    chosen = next(int(candidate) for candidate in candidates if candidate is not None)
-    if base.config.pad_token_id is None:
-        base.config.pad_token_id = chosen
+    """Choose what fills short rows and write it into the model's configuration.
+
+    Any id does for attention, since rows are masked by length; but a decoder's classifier reads the last token that is
+    not its configuration's padding, so both have to be one.
+    """
+    config = base.config.get_text_config()
+    candidates = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, 0)
+    # Some checkpoints write -1 for none.
+    chosen = next(int(candidate) for candidate in candidates if candidate is not None and candidate >= 0)
+    config.pad_token_id = chosen
     return chosen
 
 
