@@ -92,15 +92,16 @@ def validate_spec(parsed: FineTuneJobSpec) -> list[FieldError]:
     return [FieldError(f"spec.{rule.path}", _show(value), rule.message) for rule, value in found if value is not None]
 
 
-def parse_errors(error: ValidationError, prefix: str, model: type[Model]) -> list[FieldError]:
+def parse_errors(error: ValidationError, prefix: str, model: type[Model], source: object = None) -> list[FieldError]:
     """Put pydantic's findings into the product's form.
 
     Args:
         error: what `model` raised.
         prefix: path of the parsed object, `spec` for instance.
         model: the class that was parsed into; its fields are searched for the nearest known name.
+        source: what the user wrote, where that shows values better than what was parsed.
     """
-    return [_parse_detail(detail, prefix, model) for detail in error.errors()]
+    return [_parse_detail(detail, prefix, model, source) for detail in error.errors()]
 
 
 def _validate_spec_data(data: object) -> list[FieldError]:
@@ -108,7 +109,7 @@ def _validate_spec_data(data: object) -> list[FieldError]:
     try:
         return validate_spec(_parse_as_user_wrote(data))
     except ValidationError as error:
-        errors = parse_errors(error, "spec", FineTuneJobSpec)
+        errors = parse_errors(error, "spec", FineTuneJobSpec, data)
         remainder = _remove_paths(data, [detail["loc"] for detail in error.errors()])
     try:
         rest = validate_spec(_parse_as_user_wrote(remainder))
@@ -155,10 +156,11 @@ def _check_name(metadata: object) -> Iterator[FieldError]:
         )
 
 
-def _parse_detail(detail: ErrorDetails, prefix: str, model: type[Model]) -> FieldError:
+def _parse_detail(detail: ErrorDetails, prefix: str, model: type[Model], source: object) -> FieldError:
     location = tuple(part for part in detail["loc"] if part != "[key]")
     path = _build_path(prefix, location)
-    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    kind, context = detail["type"], detail.get("ctx", {})
+    value = _find_value(source, location, detail["input"])
     if kind == "missing":
         return FieldError(path, "", "is missing; it must be given")
     if kind == "extra_forbidden":
@@ -204,6 +206,17 @@ def _show(value: object) -> str:
     if text == "":
         return '""'
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+
+
+def _find_value(source: object, location: tuple[int | str, ...], otherwise: object) -> object:
+    """Follow a path in what the user wrote; a YAML reader may know a number as it stood there."""
+    node: Any = source
+    try:
+        for part in location:
+            node = node[part]
+    except (KeyError, IndexError, TypeError):
+        return otherwise
+    return otherwise if source is None else node
 
 
 def _find_model(model: type[Model], location: tuple[int | str, ...]) -> type[Model]:

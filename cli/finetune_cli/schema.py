@@ -77,6 +77,8 @@ def _convert(node: Schema) -> Schema:
         result["exclusiveMinimum"] = result.pop("minimum")
     if result.get("format") == "int64":
         del result["format"]
+    if node.get("x-kubernetes-list-type") == "set":
+        result["uniqueItems"] = True
     if "properties" in node:
         result["properties"] = {name: _convert(child) for name, child in node["properties"].items()}
         result["additionalProperties"] = False
