@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest
 # OpenMP threads that spin beside another busy process make training several times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install lint format setup test test-unit test-contract test-cluster test-gpu crd constraints demo down status bench build
+.PHONY: help install lint format setup test test-unit test-contract test-cluster crd constraints demo down status bench build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -42,9 +42,6 @@ test-contract: install ## against a real API server, without root
 
 test-cluster: install ## whole jobs on a real node; needs root
 	$(PYTEST) -m cluster
-
-test-gpu: install ## what needs a GPU
-	$(PYTEST) -m gpu
 
 crd: install ## render the CRD and the reference pages from the code
 	$(PYTHON) scripts/render.py

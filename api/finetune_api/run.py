@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.spec import FineTuneJobSpec, Model
-from finetune_api.status import DataStatus, MemoryStatus, MetricsStatus, Reason, Resolved
+from finetune_api.status import DataStatus, Digest, MemoryStatus, MetricsStatus, Reason, Resolved
 
 RUN_CONFIG_DIRECTORY = "/run/finetune"
 RUN_CONFIG_FILE = "run.json"
@@ -150,7 +150,7 @@ class TerminationMessage(Model):
     """artifactsURI of the published model folder; stage train."""
     prepared_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """preparedSHA256 of prepared.json; stage prepare."""
-    run_digest: Annotated[str, Field(max_length=80)] | None = None
+    run_digest: Digest | None = None
     """runDigest of all inputs; stage prepare."""
     data: DataStatus | None = None
     """data as it was read; stage prepare."""
