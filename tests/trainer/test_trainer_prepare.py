@@ -238,6 +238,13 @@ def test_memory_that_will_not_do_is_a_warning(stage: Stage) -> None:
     ]
 
 
+def test_without_validation_rows_it_is_said_that_the_last_weights_are_published(stage: Stage) -> None:
+    message = stage.run(stage.build(split={"validation": "0"}))
+    assert message.warnings == [
+        "spec.split.validation (0): without validation rows the best weights can't be told; the last ones are published"
+    ]
+
+
 # Bad inputs: class, what the message names, and no prepared.json.
 
 
@@ -418,6 +425,12 @@ BAD_INPUTS = [
         ConfigError,
         ["spec.training.batchSize (16) must be a multiple of spec.resources.gpus (3)"],
         id="a batch that can't be shared",
+    ),
+    pytest.param(
+        lambda stage: {"split": {"validation": "0"}, "training": {"maxLength": 32, "earlyStopping": {"patience": 2}}},
+        ConfigError,
+        ["spec.training.earlyStopping must have validation rows", "spec.split.validation (0) leaves none"],
+        id="early stopping without validation rows",
     ),
 ]
 

@@ -175,6 +175,7 @@ def _prepare(
     splits = reading.read_splits(spec, task, files)
     overlaps = report.find_overlaps(splits.samples)
     warnings = [*earlier, *splits.warnings, *report.check_overlaps(overlaps, splits.samples)]
+    warnings += _check_validation(spec, len(splits.samples["validation"]))
 
     exporter.record_phase("tokenize")
     rendering = task.check_tokenizer(model.tokenizer, splits.columns)
@@ -205,6 +206,26 @@ def _prepare(
     }
     (folder / artifacts.REPORT).write_bytes(report.build_document(document))
     return _Prepared(folder, splits.labels, _build_status(counts), choice.predicted_bytes, resolved, warnings)
+
+
+def _check_validation(spec: FineTuneJobSpec, num_rows: int) -> list[str]:
+    """Warn when there are no rows to choose the weights by.
+
+    Raises:
+        ConfigError: they are also what decides when to stop.
+    """
+    if num_rows:
+        return []
+    if spec.training.early_stopping is not None:
+        raise ConfigError(
+            "spec.training.earlyStopping must have validation rows to go by; spec.split.validation"
+            f" ({spec.split.validation}) leaves none and spec.data[0].validation is not given",
+            "set spec.split.validation or spec.data[0].validation, or leave earlyStopping out.",
+        )
+    return [
+        f"spec.split.validation ({spec.split.validation}): without validation rows the best weights can't be told; the"
+        " last ones are published"
+    ]
 
 
 def _write_rows(
