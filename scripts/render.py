@@ -85,9 +85,10 @@ def _describe_type(node: dict[str, Any]) -> str:
 
 def _describe_default(node: dict[str, Any]) -> str:
     default = node.get("default")
-    return (
-        "" if default in (None, {}, [], "") else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-    )
+    # An object's default is that of its fields, which have rows of their own.
+    if default in (None, [], "") or isinstance(default, dict):
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def _describe_limits(node: dict[str, Any]) -> str:
