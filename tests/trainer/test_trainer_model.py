@@ -91,24 +91,33 @@ def test_full_fine_tuning_trains_every_weight(folder: Path) -> None:
 
 
 DTYPES = [
-    ({"kind": "LoRA"}, "Float32", "float32", False),
-    ({"kind": "LoRA"}, "BFloat16", "bfloat16", False),
-    ({"kind": "Full"}, "BFloat16", "float32", True),
-    ({"kind": "HeadOnly"}, "BFloat16", "float32", True),
+    (LANGUAGE, {"kind": "LoRA"}, "Float32", "float32", False),
+    (LANGUAGE, {"kind": "LoRA"}, "BFloat16", "bfloat16", False),
+    (LANGUAGE, {"kind": "Full"}, "BFloat16", "float32", True),
+    (LANGUAGE, {"kind": "HeadOnly"}, "BFloat16", "float32", True),
+    (CLASSIFIER, {"kind": "LoRA"}, "BFloat16", "bfloat16", True),
+    (CLASSIFIER, {"kind": "LoRA", "quantization": "NF4"}, "BFloat16", "float32", False),
+    (CLASSIFIER, {"kind": "LoRA"}, "Float32", "float32", False),
 ]
 
 
-@pytest.mark.parametrize(("method", "precision", "want_dtype", "want_autocast"), DTYPES)
+@pytest.mark.parametrize(("objective", "method", "precision", "want_dtype", "want_autocast"), DTYPES)
 def test_trained_base_weights_stay_in_float32(
-    folder: Path, method: dict[str, Any], precision: str, want_dtype: str, want_autocast: bool
+    folder: Path,
+    *,
+    objective: scores.Objective,
+    method: dict[str, Any],
+    precision: str,
+    want_dtype: str,
+    want_autocast: bool,
 ) -> None:
     spec = build_spec(**method)
 
-    tuned = model.apply_method(load(folder / "decoder", spec, LANGUAGE, precision), spec, LANGUAGE)
+    tuned = model.apply_method(load(folder / "decoder", spec, objective, precision), spec, objective)
 
     assert str(next(iter(tuned.parameters())).dtype) == f"torch.{want_dtype}"
     assert {item.dtype for item in tuned.parameters() if item.requires_grad} == {torch.float32}
-    assert model.is_autocast(spec, Precision(precision)) is want_autocast
+    assert model.is_autocast(spec, Precision(precision), objective) is want_autocast
 
 
 def test_auto_precision_on_a_cpu_is_float32() -> None:

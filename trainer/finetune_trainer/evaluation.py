@@ -127,7 +127,9 @@ class Evaluator:
 
     def _build_sample(self, model: Any, rows: Rows, index: int) -> Sample:
         batch = self._collate(rows, [index])
-        logits = self._compute_logits(model, batch, False).float()
+        # A float32 head on a bfloat16 base needs autocast; whoever loads both in bfloat16 computes the same.
+        is_mixed = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+        logits = self._compute_logits(model, batch, self.is_autocast and is_mixed).float()
         parts = self.objective.compute_loss(logits, batch["labels"])
         row = rows[index]
         sample = Sample(

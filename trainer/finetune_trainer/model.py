@@ -53,13 +53,17 @@ def decide_precision(wanted: Precision, device: torch.device) -> Precision:
     return wanted
 
 
-def is_autocast(spec: FineTuneJobSpec, precision: Precision) -> bool:
-    """Tell whether the weights stay in float32 while the model computes in bfloat16.
+def is_autocast(spec: FineTuneJobSpec, precision: Precision, objective: Objective) -> bool:
+    """Tell whether trained weights stay in float32 while the model computes in bfloat16.
 
     Trained base weights do: the small steps of fine-tuning would be lost in bfloat16's 8 bits. A frozen base is itself
-    kept in bfloat16, and its adapter in float32 by peft.
+    kept in bfloat16, and its adapter in float32 by peft, which casts what goes in and out of it; a classifier's head
+    beside the adapter has nobody to cast for it.
     """
-    return precision == Precision.BFLOAT16 and spec.method.kind != MethodKind.LORA
+    is_adapter_alone = spec.method.kind == MethodKind.LORA and not objective.has_labels
+    # prepare_model_for_kbit_training has brought everything that isn't quantized to float32 already.
+    is_quantized = spec.method.quantization != Quantization.NONE
+    return precision == Precision.BFLOAT16 and not is_adapter_alone and not is_quantized
 
 
 def choose_dtype(spec: FineTuneJobSpec, precision: Precision) -> str:
@@ -263,7 +267,7 @@ def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, object
         with warnings.catch_warnings():
             # peft asks the model for a property by its old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            return peft.get_peft_model(model, config)
+            tuned = peft.get_peft_model(model, config)
     except ValueError as error:
         linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise ConfigError(
@@ -271,6 +275,11 @@ def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, object
             f"{', '.join(linear)}",
             "use all-linear, or names from this list",
         ) from error
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            # peft keeps only its own matrices in float32, not the head that is trained beside them.
+            parameter.data = parameter.data.float()
+    return tuned
 
 
 def find_target_modules(model: Any) -> list[str]:

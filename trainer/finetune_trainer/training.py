@@ -67,7 +67,7 @@ class _Setup:
 
     @property
     def is_autocast(self) -> bool:
-        return model.is_autocast(self.spec, self.precision)
+        return model.is_autocast(self.spec, self.precision, self.objective)
 
     @property
     def evaluated_rows(self) -> Rows:
