@@ -40,12 +40,12 @@ def method(kind: str, quantization: str = "None", variant: str = "Standard") -> 
     return {"kind": kind, "quantization": quantization, "lora": {"variant": variant}}
 
 
-def load_published(config: RunConfig, base: Path, folder: Path) -> Any:
+def load_published(config: RunConfig, base: Path, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """Load a published folder with plain transformers and peft, as the model card says."""
     name = "AutoModelForSequenceClassification" if config.spec.task == CLASSIFICATION else "AutoModelForCausalLM"
     model_class = getattr(transformers, name)
     if config.spec.method.kind != "LoRA":
-        return model_class.from_pretrained(folder, dtype=torch.float32).eval()
+        return model_class.from_pretrained(folder, dtype=dtype).eval()
     from bitsandbytes.nn.modules import Linear4bit
     from peft import PeftModel
 
@@ -59,7 +59,7 @@ def load_published(config: RunConfig, base: Path, folder: Path) -> Any:
             bnb_4bit_use_double_quant=True,
             llm_int8_skip_modules=UNQUANTIZED_MODULES,
         )
-    model = PeftModel.from_pretrained(model_class.from_pretrained(base, dtype=torch.float32, **arguments), folder)
+    model = PeftModel.from_pretrained(model_class.from_pretrained(base, dtype=dtype, **arguments), folder)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # Some processors compute NF4 in bfloat16 otherwise: right, but only to 1e-3.
@@ -119,6 +119,36 @@ def test_what_is_published_gives_the_logits_of_its_evaluation(
         < 1e-4
     )
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+BFLOAT16_RUNS = [
+    # Weights that were trained in float32 are published and evaluated so; a frozen base is loaded in bfloat16.
+    pytest.param(CLASSIFICATION, "encoder", method("Full"), torch.float32, 1e-4, id="classify, full"),
+    pytest.param("CausalLM", "decoder", method("Full"), torch.float32, 1e-4, id="continue, full"),
+    pytest.param(CLASSIFICATION, "encoder", method("LoRA"), torch.bfloat16, 0.02, id="classify, LoRA"),
+    pytest.param(CLASSIFICATION, "decoder", method("LoRA", variant="DoRA"), torch.bfloat16, 0.02, id="classify, DoRA"),
+    pytest.param("CausalLM", "decoder", method("LoRA"), torch.bfloat16, 0.02, id="continue, LoRA"),
+]
+
+
+@pytest.mark.parametrize(("task", "model", "chosen", "dtype", "tolerance"), BFLOAT16_RUNS)
+def test_training_in_bfloat16_publishes_what_its_samples_say(
+    bench: RunBench,
+    tmp_path: Path,
+    *,
+    task: str,
+    model: str,
+    chosen: dict[str, Any],
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    config = bench.prepare(task, model, spec={"method": chosen}, resolved={"precision": "BFloat16"})
+
+    recipe.run(config, tmp_path / "scratch")
+
+    folder = bench.fetch_attempt(config, tmp_path / "published")
+    published = load_published(config, bench.get_model_folder(model), folder / "model", dtype)
+    assert measure_difference(published, load_json(folder / "evaluation.json")["samples"]) < tolerance
 
 
 @pytest.mark.parametrize("pad", [7, -1, None], ids=["another token", "below zero", "none"])

@@ -269,6 +269,8 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
         trainer.train()
     finally:
         progress.stop()
+    # While it trains, accelerate has the model's forward compute in bfloat16; what is published doesn't.
+    trainer.accelerator.unwrap_model(subject.model, keep_fp32_wrapper=False)
     best.restore(subject.model)
     last_step = trainer.state.global_step
     published_step = last_step if best.step is None else best.step
