@@ -229,6 +229,32 @@ def test_the_first_rank_that_fails_decides_and_the_others_are_stopped(pod: Pod) 
     assert (code, message.exit_code, message.message) == (85, 85, "the GPU is lost")
 
 
+def die_after(result: str) -> str:
+    return f"""
+    try:
+        {result}
+    except SystemExit:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    """
+
+
+COMMITS = {
+    "of a manifest": ("leave(0, 'Completed', manifest_sha256='a' * 64)", (0, "Completed", "")),
+    "of prepared rows": ("leave(0, 'Completed', prepared_sha256='a' * 64)", (0, "Completed", "")),
+    "of nothing": ("leave(0, 'Completed')", (139, "Internal", "rank 0 of stage train died of SIGSEGV")),
+    "of a failure": ("leave(80, 'Diverged')", (139, "Internal", "rank 0 of stage train died of SIGSEGV")),
+}
+
+
+@pytest.mark.parametrize(("result", "want"), COMMITS.values(), ids=COMMITS.keys())
+def test_a_crash_after_the_commit_is_a_line_in_the_log(pod: Pod, result: str, want: tuple[int, str, str]) -> None:
+    code, message, log = pod.run(die_after(result))
+
+    assert (message.exit_code, message.reason, message.message) == want
+    assert code == want[0]
+    assert ("rank 0 ended with code 139 after the stage had committed" in log) is (code == 0)
+
+
 def test_every_rank_knows_its_place(pod: Pod) -> None:
     pod.write(with_spec(resources={"gpus": 2}))
     program = """

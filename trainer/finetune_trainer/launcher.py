@@ -135,7 +135,12 @@ def _run_stage(config: RunConfig, command: Sequence[str]) -> TerminationMessage:
     pids = [_start_rank(command, rank, world_size, folder) for rank in range(world_size)]
     outcome = wait_for_ranks(pids, max(0.0, grace - KILL_MARGIN_SECONDS))
     found = {rank: results.load_result(_result_path(folder, rank)) for rank in range(world_size)}
-    return decide_end(config, outcome, found)
+    message = decide_end(config, outcome, found)
+    if message.exit_code == 0:
+        for item in outcome.exits:
+            if item.code != 0:
+                logger.warning("rank %d ended with code %d after the stage had committed", item.rank, item.code)
+    return message
 
 
 def _result_path(folder: Path, rank: int) -> Path:
@@ -232,6 +237,10 @@ def decide_end(
         return found.get(0) or _build_message(
             config, ExitCode.UNCLASSIFIED, Reason.INTERNAL, "rank 0 ended without a result", "look at the pod's log"
         )
+    committed = found.get(0)
+    if committed is not None and committed.exit_code == 0 and (committed.manifest_sha256 or committed.prepared_sha256):
+        # What is committed can't be taken back: another attempt would only find it done.
+        return committed
     result = found.get(failed.rank)
     if result is not None and result.exit_code == failed.code:
         return result
