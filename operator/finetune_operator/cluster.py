@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,7 +30,7 @@ from finetune_api.status import FineTuneJobStatus
 from finetune_operator import attempts, observe
 from finetune_operator.metrics import Metrics
 from finetune_operator.observe import FineTuneJob, Observed
-from finetune_operator.plan import CreateJob, DeleteJob, Event, PatchJob, Plan
+from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
 from finetune_operator.stages import EVENTS_AFTER_SECONDS
 
 Manifest = dict[str, Any]
@@ -112,14 +112,22 @@ class Cluster:
         events = await self._list_create_errors(namespace, jobs, pods, now)
         return Snapshot(job, observe.observe_children(job.uid, jobs, pods, events))
 
-    async def apply_plan(self, job: FineTuneJob, plan: Plan) -> bool:
-        """Write the status, then act, then tell; return whether anything was to be done.
+    async def apply_status(self, job: FineTuneJob, plan: Plan) -> FineTuneJob:
+        """Write the status if it differs, then tell; return the FineTuneJob as it is stored now.
+
+        The Events tell what the status says from then on, whatever becomes of the actions.
 
         Raises:
             Conflict: the FineTuneJob changed since it was read; nothing was done.
         """
-        is_written = await self._apply_status(job, plan.status)
-        for action in plan.actions:
+        stored = await self._patch_status(job, plan.status)
+        for event in plan.events:
+            await self._create_event(job, event)
+        return stored
+
+    async def apply_actions(self, job: FineTuneJob, actions: Sequence[Action]) -> None:
+        """Act, once the status that says so was written."""
+        for action in actions:
             match action:
                 case CreateJob():
                     await self._create_job(job, action)
@@ -127,9 +135,6 @@ class Cluster:
                     await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
                 case PatchJob():
                     await self._patch_job(job.namespace, action)
-        for event in plan.events:
-            await self._create_event(job, event)
-        return is_written or bool(plan.actions)
 
     async def iterate_jobs(self, namespaces: Sequence[str]) -> AsyncIterator[Manifest]:
         """Read all FineTuneJobs of these namespaces, or of all, a page at a time."""
@@ -200,21 +205,21 @@ class Cluster:
                 found += await self._list(_Event, namespace, fields={"involvedObject.uid": item.uid})
         return found
 
-    async def _apply_status(self, job: FineTuneJob, wanted: FineTuneJobStatus) -> bool:
+    async def _patch_status(self, job: FineTuneJob, wanted: FineTuneJobStatus) -> FineTuneJob:
         patch = build_merge_patch(build_status_manifest(job.status), build_status_manifest(wanted))
         if not patch:
-            return False
+            return job
         body = {"metadata": {"resourceVersion": job.resource_version}, "status": patch}
         call = self._client.patch(
             _FineTuneJob.Status, job.name, body, namespace=job.namespace, patch_type=PatchType.MERGE
         )
         try:
-            await self._call("patch", f"{group.PLURAL}/status", call)
+            stored = await self._call("patch", f"{group.PLURAL}/status", call)
         except ApiError as error:
             if error.status.code in (404, 409):
                 raise Conflict(str(error)) from error
             raise
-        return True
+        return replace(job, resource_version=stored["metadata"]["resourceVersion"], status=wanted)
 
     async def _create_job(self, job: FineTuneJob, action: CreateJob) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What one reconcile decides: the status to write, then the actions to take, then the Events to tell.
+"""What one reconcile decides: the status to write, then the Events to tell, then the actions to take.
 
 The order is part of the design. An attempt stands in the status before its Job is created, and the terminal status is
 written before anything is cleaned up, so that a crash between two steps leaves a state the next pass understands.

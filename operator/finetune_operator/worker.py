@@ -120,15 +120,18 @@ class Worker:
             self._settled.discard(key)
             return None
         plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, self._settings)
-        is_changed = await self._cluster.apply_plan(snapshot.job, plan)
+        stored = await self._cluster.apply_status(snapshot.job, plan)
+        # Counted before the actions: a later pass doesn't see this transition any more.
+        self._record_plan(snapshot.job, plan)
+        is_changed = stored is not snapshot.job or bool(plan.actions)
         if is_changed and key in self._resynced:
             self._metrics.resync_drift.labels("missed_update").inc()
         self._resynced.discard(key)
-        self._record_plan(snapshot.job, plan)
+        await self._cluster.apply_actions(stored, plan.actions)
         return plan.requeue_after
 
     def _record_plan(self, job: FineTuneJob, plan: Plan) -> None:
-        """Log and count what a plan decided, once it was applied."""
+        """Log and count what a plan decided, once its status was written."""
         new, method = plan.status, str((job.spec.get("method") or {}).get("kind", ""))
         for event in plan.events:
             extra = {"namespace": job.namespace, "job": job.name, "uid": job.uid, "reason": event.reason}

@@ -145,7 +145,9 @@ class _Sweep:
         snapshot = await connection.fetch_snapshot(self._run.stage.namespace, self._run.name, now)
         assert snapshot is not None
         plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, SETTINGS)
-        return await connection.apply_plan(snapshot.job, plan)
+        stored = await connection.apply_status(snapshot.job, plan)
+        await connection.apply_actions(stored, plan.actions)
+        return stored is not snapshot.job or bool(plan.actions)
 
 
 def _settle_all(kubeconfig: Path, sweeps: list[_Sweep]) -> None:
