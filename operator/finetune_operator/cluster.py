@@ -27,11 +27,10 @@ from lightkube.types import CascadeType, PatchType
 
 from finetune_api import group, status
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator import attempts, observe
+from finetune_operator import attempts, observe, stages
 from finetune_operator.metrics import Metrics
 from finetune_operator.observe import FineTuneJob, Observed
 from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
-from finetune_operator.stages import EVENTS_AFTER_SECONDS
 
 Manifest = dict[str, Any]
 
@@ -125,12 +124,19 @@ class Cluster:
             await self._create_event(job, event)
         return stored
 
-    async def apply_actions(self, job: FineTuneJob, actions: Sequence[Action]) -> None:
-        """Act, once the status that says so was written."""
+    async def apply_actions(self, job: FineTuneJob, actions: Sequence[Action], now: datetime) -> None:
+        """Act, once the status that says so was written.
+
+        Args:
+            job: as stored since.
+
+        Raises:
+            ApiError: an action was refused; where it was a create, the status says so.
+        """
         for action in actions:
             match action:
                 case CreateJob():
-                    await self._create_job(job, action)
+                    await self._create_job(job, action, now)
                 case DeleteJob():
                     await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
                 case PatchJob():
@@ -201,7 +207,7 @@ class Cluster:
         for item in observe.observe_children("", jobs, ()).jobs:
             age = now - item.created_at if item.created_at is not None else timedelta()
             is_waiting = not (item.is_finished or item.is_suspended or item.is_deleting or item.uid in with_pods)
-            if is_waiting and age >= timedelta(seconds=EVENTS_AFTER_SECONDS):
+            if is_waiting and age >= timedelta(seconds=stages.EVENTS_AFTER_SECONDS):
                 found += await self._list(_Event, namespace, fields={"involvedObject.uid": item.uid})
         return found
 
@@ -221,13 +227,20 @@ class Cluster:
             raise
         return replace(job, resource_version=stored["metadata"]["resourceVersion"], status=wanted)
 
-    async def _create_job(self, job: FineTuneJob, action: CreateJob) -> None:
+    async def _create_job(self, job: FineTuneJob, action: CreateJob, now: datetime) -> None:
         try:
             await self._call("create", "jobs", self._client.create(_Job(action.manifest), namespace=job.namespace))
         except ApiError as error:
             # Ours from an earlier pass, or a stranger's: the next pass reads it and sees which.
-            if error.status.code != 409:
-                raise
+            if error.status.code == 409:
+                return
+            # A quota, a webhook or a validation: only somebody else can change it, and nobody else can tell the user.
+            code = error.status.code or 0
+            if 400 <= code < 500 and code != 429:
+                text = str(error.status.message or error)
+                plan = stages.stall_refused_create(job.status, code=code, text=text, generation=job.generation, now=now)
+                await self.apply_status(job, plan)
+            raise
 
     async def _delete_job(self, namespace: str, name: str, uid: str, cascade: CascadeType) -> None:
         """Delete a Job unless it is gone or another one has taken its name meanwhile."""

@@ -102,6 +102,16 @@ def build_conditions(
     return list(conditions)
 
 
+def apply_verdict(current: FineTuneJobStatus, verdict: Verdict, *, generation: int, now: datetime) -> list[Condition]:
+    """Return all conditions with only those changed that say where the run stands, not how far it came."""
+    conditions: Sequence[Condition] = current.conditions
+    for condition_type, value, reason, message in _build_outcome_rows(verdict):
+        conditions = status.update_condition(
+            conditions, condition_type, value, reason, message, generation=generation, now=now
+        )
+    return list(conditions)
+
+
 def derive_phase(conditions: Sequence[Condition], stage: str) -> Phase:  # noqa: PLR0911 - a table in the order of its rows
     """Name the phase for display; the first that matches wins."""
     ready = status.find_condition(conditions, ConditionType.READY)

@@ -111,7 +111,8 @@ def _enforce_deadlines(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
         text = f"the prepare stage ran for {limit} s, the longest this operator allows"
         return stages.build_failed(Reason.DEADLINE_EXCEEDED, text, "Use less data, or ask for a higher limit.")
     if stages.is_pending_overdue(draft, spec):
-        cause = draft.wait.message if draft.wait is not None else "the Job was not created"
+        refusal = stages.find_refusal_text(draft) or "the Job was not created"
+        cause = draft.wait.message if draft.wait is not None else refusal
         text = f"no pod ran for {policy.pending_deadline_seconds} s: {cause}"
         return stages.build_failed(Reason.PENDING_DEADLINE_EXCEEDED, text)
     return None

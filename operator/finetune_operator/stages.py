@@ -12,19 +12,20 @@ from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import (
     Artifacts,
     Attempt,
+    ConditionType,
     Failure,
     FineTuneJobStatus,
     MemoryStatus,
     Milestone,
     Reason,
 )
-from finetune_operator import attempts, outcome, waiting
+from finetune_operator import attempts, conditions, logs, outcome, waiting
 from finetune_operator.builders import job as job_builder
 from finetune_operator.conditions import State, Verdict
 from finetune_operator.draft import Draft
 from finetune_operator.observe import ChildJob
 from finetune_operator.outcome import End, Outcome
-from finetune_operator.plan import CreateJob, PatchJob
+from finetune_operator.plan import CreateJob, Event, PatchJob, Plan
 from finetune_operator.policies import deadlines, retries
 
 EVENTS_AFTER_SECONDS = 10
@@ -123,7 +124,48 @@ def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
     draft.actions.append(CreateJob(manifest))
     if is_new:
         draft.tell(Milestone.JOB_CREATED, f"attempt {attempt.number} of stage {stage}: Job {attempt.job}")
-    return Verdict(State.PENDING, f"Job {attempt.job} is being created")
+    # Refused before, the run stays stalled until a try succeeds: it would flicker with every try.
+    return _find_refused_create(current, attempt) or Verdict(State.PENDING, f"Job {attempt.job} is being created")
+
+
+def stall_refused_create(current: FineTuneJobStatus, *, code: int, text: str, generation: int, now: datetime) -> Plan:
+    """Say in the status that the API server refuses the open attempt's Job, once per reason.
+
+    Args:
+        current: status with the open attempt, as it was just written.
+        code: HTTP status of the refusal.
+        text: what the API server said; a webhook may have put anything into it.
+    """
+    attempt = current.attempts[-1]
+    reason = waiting.classify_refusal(code, text)
+    before = _find_refused_create(current, attempt)
+    if before is not None and before.reason == reason:
+        return Plan(current)
+    message = status.build_message(f"{_refused_prefix(attempt)}{logs.scrub_text(text)}")
+    verdict = Verdict(State.PENDING, message, reason.value, is_stalled=True)
+    changed = conditions.apply_verdict(current, verdict, generation=generation, now=now)
+    event = Event(reason.value, message, is_warning=True)
+    return Plan(current.model_copy(update={"conditions": changed}), events=(event,))
+
+
+def find_refusal_text(draft: Draft) -> str:
+    """Return what the API server said when it refused the open attempt's Job; empty if it didn't."""
+    refused = _find_refused_create(draft.status, draft.attempt) if draft.attempt is not None else None
+    return refused.message if refused is not None else ""
+
+
+def _find_refused_create(current: FineTuneJobStatus, attempt: Attempt) -> Verdict | None:
+    stalled = status.find_condition(current.conditions, ConditionType.STALLED)
+    is_refused = (
+        stalled is not None and stalled.status == "True" and stalled.message.startswith(_refused_prefix(attempt))
+    )
+    if stalled is None or not is_refused:
+        return None
+    return Verdict(State.PENDING, stalled.message, stalled.reason, is_stalled=True)
+
+
+def _refused_prefix(attempt: Attempt) -> str:
+    return f"Job {attempt.job} can't be created: "
 
 
 def measure_run_seconds(draft: Draft) -> int:

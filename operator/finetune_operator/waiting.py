@@ -54,6 +54,15 @@ _CREATE_ERRORS: tuple[tuple[str, Reason], ...] = (
 """What the API server says when it refuses a Job's pod, first match wins; the rest are webhooks and limits."""
 
 
+def classify_refusal(code: int, text: str) -> Reason:
+    """Say why the API server refused to make a Job."""
+    if code == 422:
+        return Reason.CONFIG_ERROR
+    if "exceeded quota" in text:
+        return Reason.QUOTA_EXCEEDED
+    return Reason.POD_SECURITY_VIOLATION if "violates PodSecurity" in text else Reason.INTERNAL
+
+
 def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unschedulable_grace_seconds: int) -> Wait:
     """Say why no pod of this Job runs."""
     if job.is_suspended:

@@ -127,7 +127,7 @@ class Worker:
         if is_changed and key in self._resynced:
             self._metrics.resync_drift.labels("missed_update").inc()
         self._resynced.discard(key)
-        await self._cluster.apply_actions(stored, plan.actions)
+        await self._cluster.apply_actions(stored, plan.actions, now)
         return plan.requeue_after
 
     def _record_plan(self, job: FineTuneJob, plan: Plan) -> None:

@@ -1,17 +1,20 @@
 """What the operator does when the API server refuses: status, Events and counters stay true, other work goes on."""
 
 import asyncio
+import contextlib
 import copy
 from typing import Any
 
 import cluster_objects as objects
 import pytest
 import scripted_api
-from cluster_objects import SETTINGS, to_prepare
+from cluster_objects import SETTINGS, Cluster, to_prepare
 from lightkube.core.exceptions import ApiError
 from manifests import Manifest
 from scripted_api import Answer, ScriptedApi
 
+from finetune_operator import observe, stages
+from finetune_operator.cluster import build_status_manifest
 from finetune_operator.health import Health
 from finetune_operator.worker import Worker
 
@@ -35,11 +38,17 @@ def _serve(job: Manifest, lists: dict[str, list[Manifest]], refusals: dict[tuple
             job["metadata"]["resourceVersion"] = str(int(job["metadata"]["resourceVersion"]) + 1)
             return 200, job
         if method == "GET":
-            plural = path.rpartition("/")[2]
-            return 200, (job if plural == job["metadata"]["name"] else {"items": lists.get(plural, []), "metadata": {}})
+            return _read(path.rpartition("/")[2], job, lists)
         return None
 
     return answer
+
+
+def _read(name: str, job: Manifest, lists: dict[str, list[Manifest]]) -> Answer:
+    if name in ("finetunejobs", "jobs", "pods", "events"):
+        return 200, {"items": lists.get(name, []), "metadata": {}}
+    found = [item for item in (job, *lists.get("jobs", [])) if item["metadata"]["name"] == name]
+    return (200, found[0]) if found else scripted_api.refuse(404, f"{name} not found")
 
 
 def _merge(old: Manifest, patch: Manifest) -> Manifest:
@@ -65,3 +74,73 @@ def test_a_transition_is_told_and_counted_even_if_an_action_fails_after_it() -> 
     assert api.list_writes() == ["PATCH status", "POST events", f"PATCH {job_name}"]
     sample = 'finetune_jobs_finished_total{namespace="demo",reason="ConfigError",result="failed"} 1.0'
     assert sample in api.metrics.build_exposition().decode().splitlines()
+
+
+REFUSALS = [
+    (
+        "a quota on Jobs",
+        403,
+        'jobs.batch "x" is forbidden: exceeded quota: one, used: count/jobs.batch=1',
+        "QuotaExceeded",
+    ),
+    ("a policy for pods", 403, 'violates PodSecurity "restricted:latest"', "PodSecurityViolation"),
+    ("a Job that isn't valid", 422, 'Job.batch "x" is invalid: spec.template', "ConfigError"),
+    ("a webhook", 403, "admission webhook said no: password=hunter2", "Internal"),
+    ("a webhook's own code", 400, "no", "Internal"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "code", "text", "reason"), REFUSALS, ids=[case[0] for case in REFUSALS])
+def test_a_job_that_may_not_be_created_stalls_the_run(sentence: str, code: int, text: str, reason: str) -> None:
+    state = Cluster()
+    refusals = {("POST", "/jobs"): scripted_api.refuse(code, text)}
+    api = ScriptedApi(_serve(state.job, {}, refusals))
+    worker = _make_worker(api)
+    for _ in range(3):
+        with pytest.raises(ApiError):
+            asyncio.run(worker._reconcile(KEY))
+    assert api.list_writes() == [
+        "PATCH status",
+        "POST events",
+        "POST jobs",
+        "PATCH status",
+        "POST events",
+        "POST jobs",
+        "POST jobs",
+    ], "said once, tried again and again"
+    message = f"Job {state.status['attempts'][0]['job']} can't be created: {text.replace('hunter2', '***')}"
+    assert state.get_condition("Stalled") == ("True", reason, message)
+    assert state.get_condition("Reconciling")[0] == "False"
+    assert state.get_condition("Ready")[2] == message
+    assert len(state.status["attempts"]) == 1
+    assert "hunter2" not in str(api.requests)
+    # Once the cause is gone the run goes on, and nothing of it remains.
+    refusals.clear()
+    asyncio.run(worker._reconcile(KEY))
+    state.children = [objects.make_child(api.requests[-1][2])]
+    plan = state.step(60)
+    assert plan.actions == ()
+    assert state.get_condition("Stalled")[0] == "False"
+
+
+@pytest.mark.parametrize(("code", "is_error"), [(409, False), (429, True), (500, True), (503, True)])
+def test_a_create_that_may_work_next_time_says_nothing_of_a_refusal(code: int, is_error: bool) -> None:
+    state = Cluster()
+    api = ScriptedApi(_serve(state.job, {}, {("POST", "/jobs"): scripted_api.refuse(code, "later")}))
+    with pytest.raises(ApiError) if is_error else contextlib.nullcontext():
+        asyncio.run(_make_worker(api)._reconcile(KEY))
+    assert api.list_writes() == ["PATCH status", "POST events", "POST jobs"]
+    assert state.get_condition("Reconciling")[0] == "True"
+
+
+def test_a_job_that_was_never_created_ends_the_run_with_the_refusal_in_its_message() -> None:
+    state = Cluster(spec__runPolicy={"pendingDeadlineSeconds": 60})
+    state.step(0, acts=False)
+    state.job["status"] = build_status_manifest(
+        stages.stall_refused_create(
+            observe.observe_job(state.job).status, code=403, text="exceeded quota: one", generation=1, now=objects.at(1)
+        ).status
+    )
+    state.step(61)
+    assert state.status["failure"]["reason"] == "PendingDeadlineExceeded"
+    assert state.status["failure"]["message"].endswith("can't be created: exceeded quota: one")
