@@ -488,6 +488,24 @@ def test_a_read_only_output_ends_with_77(stage: Stage) -> None:
     assert error.message.startswith(f"spec.output.uri: {stage.bench.uri('out/runs/uid-1/probe-1')} must be open")
 
 
+@pytest.mark.parametrize(
+    ("fault", "want"),
+    [
+        pytest.param(Fault("GET", status=403, after=4), "out/runs/uid-1/", id="the listing"),
+        pytest.param(Fault("HEAD", status=403, after=2), "out/runs/uid-1/no-object", id="an object that isn't there"),
+    ],
+)
+def test_an_output_that_may_not_be_listed_ends_with_77(
+    bench: PrepareBench, fault_proxy: FaultProxy, models: dict[str, Path], tmp_path: Path, *, fault: Fault, want: str
+) -> None:
+    stage = Stage(bench, models, tmp_path / "scratch")
+    config = stage.build()
+    fault_proxy.faults.append(fault)
+    error = stage.fail(config, AccessDenied)
+    assert error.message.startswith(f"spec.output.uri: {bench.uri(want)} must be open")
+    assert error.message.endswith(", also to list")
+
+
 def test_wrong_credentials_end_with_77(stage: Stage) -> None:
     config = stage.build()
     stage.bench.use_keys(stage.bench.server.access_key, "wrong")
@@ -515,7 +533,7 @@ def test_a_store_without_conditional_writes_is_refused(
 
 @pytest.mark.parametrize(
     ("method", "after"),
-    [("GET", 0), ("PUT", 0), ("GET", 4), ("PUT", 4)],
+    [("GET", 0), ("PUT", 0), ("GET", 5), ("PUT", 4)],
     ids=["while probing the inputs", "while probing the output", "while fetching", "while uploading"],
 )
 def test_a_signal_ends_the_stage_and_nothing_counts_as_prepared(

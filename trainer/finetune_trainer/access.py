@@ -4,13 +4,14 @@ All problems are reported together, each with its field. Nothing but one small o
 that is deleted again.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from finetune_api import artifacts
-from finetune_api.artifacts import RunLayout
-from finetune_api.errors import AccessDenied, ConfigError, FineTuneError, StorageUnavailable
+from finetune_api.artifacts import RunLayout, S3Address
+from finetune_api.errors import AccessDenied, ConfigError, FineTuneError, ReferenceNotFound, StorageUnavailable
 from finetune_api.spec import FineTuneJobSpec
 from finetune_trainer import base_model, stopping
 from finetune_trainer.base_model import ModelFiles
@@ -96,7 +97,24 @@ def _try_output(store: Store, layout: RunLayout, attempt: int) -> None:
             f"{address} must lie in a store that honours If-None-Match; this one replaced an object that was there",
             "use a store with conditional writes.",
         )
+    _try_listing(store, layout, address)
     try:
         store.delete(address)
     except AccessDenied as error:
         raise AccessDenied(f"{error.message}, also to delete", error.remedy) from error
+
+
+def _try_listing(store: Store, layout: RunLayout, written: S3Address) -> None:
+    """List as the train stage will, and look for an object that isn't there, which it begins with.
+
+    A store that denies listing answers such a look with "forbidden", not with "not found".
+    """
+    folder = S3Address(layout.run.bucket, f"{layout.run.key}/")
+    try:
+        listed = store.list_files(folder)
+        with contextlib.suppress(ReferenceNotFound):
+            store.read_bytes(layout.run.join("no-object"), 1024)
+    except AccessDenied as error:
+        raise AccessDenied(f"{error.message}, also to list", error.remedy) from error
+    if written not in [file.address for file in listed]:
+        raise ConfigError(f"{folder} must list an object once it is written", "check the store.")
