@@ -142,18 +142,15 @@ class Cluster:
                 case PatchJob():
                     await self._patch_job(job.namespace, action)
 
-    async def iterate_jobs(self, namespaces: Sequence[str]) -> AsyncIterator[Manifest]:
-        """Read all FineTuneJobs of these namespaces, or of all, a page at a time."""
-        for name in namespaces or (ALL_NAMESPACES,):
-            async for item in self._iterate(_FineTuneJob, name):
-                yield item
+    async def iterate_jobs(self, namespace: str) -> AsyncIterator[Manifest]:
+        """Read all FineTuneJobs of a namespace, or of all, a page at a time."""
+        async for item in self._iterate(_FineTuneJob, namespace):
+            yield item
 
-    async def iterate_children(self, namespaces: Sequence[str]) -> AsyncIterator[Manifest]:
-        """Read all child Jobs of these namespaces, or of all, a page at a time."""
-        labels = {group.LABEL_UID: None, group.LABEL_JOB: None}
-        for name in namespaces or (ALL_NAMESPACES,):
-            async for item in self._iterate(_Job, name, labels=labels):
-                yield item
+    async def iterate_children(self, namespace: str) -> AsyncIterator[Manifest]:
+        """Read all child Jobs of a namespace, or of all, a page at a time."""
+        async for item in self._iterate(_Job, namespace, labels={group.LABEL_UID: None, group.LABEL_JOB: None}):
+            yield item
 
     async def delete_orphan(self, namespace: str, parent: str, parent_uid: str, child: observe.ChildJob) -> bool:
         """Delete a child Job if its FineTuneJob is really gone; tell whether it was."""
@@ -164,23 +161,36 @@ class Cluster:
         return True
 
     async def check_access(self, namespaces: Sequence[str]) -> None:
-        """Make sure that the kind exists and that every verb the operator needs is granted.
+        """Make sure that the kind exists and that every verb is granted where the operator works.
+
+        One namespace that can't be used, a deleted one say, is warned about: the others must not suffer for it.
 
         Raises:
-            ClusterError: the kind or a rule is missing; all missing rules are named.
+            ClusterError: the kind is missing, or no namespace can be used; all missing rules are named.
         """
-        missing = [rule for name in namespaces or ("",) for rule in await self._find_missing_rules(name)]
-        if missing:
-            raise ClusterError(f"the operator's ServiceAccount must be allowed to {'; '.join(missing)}")
+        problems = {}
         for name in namespaces or (ALL_NAMESPACES,):
-            try:
-                await self._list(_FineTuneJob, name)
-            except ApiError as error:
-                if error.status.code == 404:
-                    raise ClusterError(
-                        f"the API server must serve {group.PLURAL}.{group.GROUP}/{group.VERSION}; install the CRD"
-                    ) from error
-                raise
+            problem = await self._find_problem(name)
+            if problem:
+                problems[name] = problem
+        if len(problems) == len(namespaces or (ALL_NAMESPACES,)):
+            raise ClusterError("; ".join(problems.values()))
+        for name, problem in problems.items():
+            logger.warning("watched namespace can't be used: %s", problem, extra={"namespace": name})
+
+    async def _find_problem(self, namespace: str) -> str:
+        missing = await self._find_missing_rules("" if namespace == ALL_NAMESPACES else namespace)
+        if missing:
+            return f"the operator's ServiceAccount must be allowed to {'; '.join(missing)}"
+        try:
+            await self._list(_FineTuneJob, namespace)
+        except ApiError as error:
+            if error.status.code == 404:
+                raise ClusterError(
+                    f"the API server must serve {group.PLURAL}.{group.GROUP}/{group.VERSION}; install the CRD"
+                ) from error
+            return f"{group.PLURAL} can't be listed: {error}"
+        return ""
 
     async def _find_missing_rules(self, namespace: str) -> list[str]:
         missing = []

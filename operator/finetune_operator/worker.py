@@ -16,7 +16,7 @@ import httpx2
 from finetune_api import group, status
 from finetune_api.status import FineTuneJobStatus, Phase
 from finetune_operator import key_queue, observe, reconcile
-from finetune_operator.cluster import Cluster, Conflict
+from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Conflict
 from finetune_operator.health import Health
 from finetune_operator.key_queue import MIN_PAUSE_SECONDS, Key, KeyQueue
 from finetune_operator.metrics import JobFacts, Metrics
@@ -48,7 +48,7 @@ class Worker:
         """Check what the API server grants, then work until `stop`.
 
         Raises:
-            ClusterError: the CRD or a rule is missing.
+            ClusterError: the CRD is missing, or a rule in every watched namespace.
         """
         await self._cluster.check_access(self._settings.watched_namespaces)
         loops = [self._work() for _ in range(self._settings.workers)]
@@ -172,33 +172,50 @@ class Worker:
             try:
                 await self._resync()
             except Exception as error:  # the next resync must come whatever ended this one
-                is_known = isinstance(error, httpx2.HTTPError)
+                is_known = isinstance(error, (httpx2.HTTPError, ClusterError))
                 logger.warning("resync failed: %s: %s", type(error).__name__, error, exc_info=not is_known)
             await asyncio.sleep(MIN_PAUSE_SECONDS)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._relisted.wait(), self._settings.resync_seconds)
 
     async def _resync(self) -> None:
-        """Compare all FineTuneJobs and child Jobs with what the watches said."""
+        """Compare all FineTuneJobs and child Jobs with what the watches said; one namespace doesn't cost the others.
+
+        Raises:
+            ClusterError: not one of the namespaces could be read.
+        """
         is_first = not self._health.is_ready
         self._relisted.clear()
-        namespaces = self._settings.watched_namespaces
+        has_drift, has_any = False, False
+        for namespace in self._settings.watched_namespaces or (ALL_NAMESPACES,):
+            try:
+                has_drift |= await self._resync_namespace(namespace, is_first=is_first)
+                has_any = True
+            except httpx2.HTTPError as error:
+                self._metrics.reconciles.labels("error").inc()
+                extra = {"namespace": namespace}
+                logger.warning("resync of this namespace failed: %s: %s", type(error).__name__, error, extra=extra)
+        self._metrics.queue_depth.set(len(self._queue))
+        if not has_any:
+            raise ClusterError("no namespace could be read")
+        self._health.record_resync(RESOURCES, has_drift=has_drift)
+
+    async def _resync_namespace(self, namespace: str, *, is_first: bool) -> bool:
+        """Compare one namespace, or all; tell whether there were orphans."""
         # Children first: a parent that is made between the two lists must not make its child look like an orphan.
         children: dict[tuple[Key, str], list[ChildJob]] = {}
-        async for manifest in self._cluster.iterate_children(namespaces):
+        async for manifest in self._cluster.iterate_children(namespace):
             labels, key = manifest["metadata"]["labels"], find_key(manifest)
             if key is not None:
                 [child] = observe.observe_children(labels[group.LABEL_UID], [manifest], ()).jobs
                 children.setdefault((key, labels[group.LABEL_UID]), []).append(child)
-        gone = self._metrics.list_jobs()
-        async for manifest in self._cluster.iterate_jobs(namespaces):
+        gone = {key for key in self._metrics.list_jobs() if namespace in (ALL_NAMESPACES, key[0])}
+        async for manifest in self._cluster.iterate_jobs(namespace):
             gone.discard((manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
             self._compare(manifest, children, is_first=is_first)
         for key in gone:
             self._queue.add(key)
-        orphans = [await self._remove_orphans(*owner, found) for owner, found in children.items()]
-        self._metrics.queue_depth.set(len(self._queue))
-        self._health.record_resync(RESOURCES, has_drift=any(orphans))
+        return any([await self._remove_orphans(*owner, found) for owner, found in children.items()])
 
     def _compare(
         self, manifest: observe.Manifest, children: dict[tuple[Key, str], list[ChildJob]], *, is_first: bool
@@ -229,10 +246,17 @@ class Worker:
         """Delete child Jobs whose FineTuneJob was in no list; tell whether there were any."""
         found = False
         for child in children:
-            if await self._cluster.delete_orphan(*key, uid, child):
+            extra = {"namespace": key[0], "child": child.name}
+            try:
+                is_orphan = await self._cluster.delete_orphan(*key, uid, child)
+            except httpx2.HTTPError as error:
+                self._metrics.reconciles.labels("error").inc()
+                logger.warning("Job %s, whose FineTuneJob is gone, stays: %s", child.name, error, extra=extra)
+                continue
+            if is_orphan:
                 found = True
                 self._metrics.resync_drift.labels("orphan").inc()
-                logger.warning("deleted Job %s, whose FineTuneJob is gone", child.name, extra={"namespace": key[0]})
+                logger.warning("deleted Job %s, whose FineTuneJob is gone", child.name, extra=extra)
         return found
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+from dataclasses import replace
 from typing import Any
 
 import cluster_objects as objects
@@ -14,7 +15,7 @@ from manifests import Manifest
 from scripted_api import Answer, ScriptedApi
 
 from finetune_operator import observe, stages
-from finetune_operator.cluster import build_status_manifest
+from finetune_operator.cluster import ClusterError, build_status_manifest
 from finetune_operator.health import Health
 from finetune_operator.worker import Worker
 
@@ -144,3 +145,54 @@ def test_a_job_that_was_never_created_ends_the_run_with_the_refusal_in_its_messa
     state.step(61)
     assert state.status["failure"]["reason"] == "PendingDeadlineExceeded"
     assert state.status["failure"]["message"].endswith("can't be created: exceeded quota: one")
+
+
+# Namespaces.
+
+
+def _forbid_gone(method: str, path: str, body: Manifest) -> Answer:
+    """Namespace `demo` is as it should be, `gone` was deleted with the RoleBinding in it."""
+    if "/namespaces/gone/" in path:
+        return scripted_api.refuse(403, "forbidden in gone")
+    if path.endswith("selfsubjectaccessreviews"):
+        where = body["spec"]["resourceAttributes"].get("namespace")
+        return 201, {"status": {"allowed": where != "gone"}}
+    return 200, {"items": [], "metadata": {}}
+
+
+@pytest.mark.parametrize(("namespaces", "is_usable"), [(("gone", "demo"), True), (("gone",), False)])
+def test_a_watched_namespace_that_was_deleted_stops_nobody_else(
+    namespaces: tuple[str, ...], is_usable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = ScriptedApi(_forbid_gone)
+    worker = _make_worker(api, replace(SETTINGS, watched_namespaces=namespaces))
+
+    async def check() -> None:
+        with contextlib.nullcontext() if is_usable else pytest.raises(ClusterError, match="in namespace gone"):
+            await api.connect().check_access(namespaces)
+        with contextlib.nullcontext() if is_usable else pytest.raises(ClusterError, match="no namespace"):
+            await worker._resync()
+
+    asyncio.run(check())
+    assert worker._health.is_ready is is_usable
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (2 if is_usable else 1)
+    assert 'finetune_operator_reconcile_total{result="error"} 1.0' in api.metrics.build_exposition().decode()
+
+
+def test_an_orphan_that_may_not_be_deleted_stops_no_resync(caplog: pytest.LogCaptureFixture) -> None:
+    state = to_prepare()
+    first = state.children[0]
+    second = copy.deepcopy(first)
+    second["metadata"] |= {"name": "second", "uid": "job-2"}
+    lists = {"jobs": [first, second]}
+    state.job["metadata"]["name"] = "another"
+    refusal = scripted_api.refuse(403, "denied by a webhook")
+    api = ScriptedApi(_serve(state.job, lists, {("DELETE", "/" + first["metadata"]["name"]): refusal}))
+    worker = _make_worker(api)
+    asyncio.run(worker._resync())
+    assert worker._health.is_ready
+    assert api.list_writes() == [f"DELETE {first['metadata']['name']}", "DELETE second"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Job {first['metadata']['name']}, whose FineTuneJob is gone, stays: denied by a webhook",
+        "deleted Job second, whose FineTuneJob is gone",
+    ]
