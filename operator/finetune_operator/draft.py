@@ -70,6 +70,13 @@ class Draft:
         """Return that Job's pods."""
         return self.observed.list_pods(self.child) if self.child is not None else ()
 
+    def list_remaining_pods(self) -> tuple[ChildPod, ...]:
+        """Return the pods of all Jobs of this run that have not ended; labels alone make no pod ours."""
+        names = {attempt.job for attempt in self.status.attempts}
+        uids = {job.uid for job in self.observed.jobs if job.is_owned}
+        pods = (pod for pod in self.observed.pods if not pod.is_terminal)
+        return tuple(pod for pod in pods if pod.job_uid in uids or pod.job_name in names)
+
     def update(self, **changes: object) -> None:
         """Set fields of the status."""
         self.status = self.status.model_copy(update=changes)
@@ -92,7 +99,7 @@ def build_plan(draft: Draft, verdict: Verdict) -> Plan:
         has_job=child is not None and child.is_owned,
         is_held=child is not None and child.is_suspended,
         running_since=None if is_finished else draft.running_since,
-        stuck_pod=_find_stuck_pod(draft.observed, now),
+        stuck_pod=find_stuck_pod(draft),
     )
     if is_finished:
         draft.update(failure=verdict.failure, completion_time=status.build_time(now), pending_since=None)
@@ -126,9 +133,10 @@ def build_cleanup(job: FineTuneJob, observed: Observed) -> list[Action]:
     return actions
 
 
-def _find_stuck_pod(observed: Observed, now: datetime) -> str:
-    for pod in observed.pods:
-        if pod.removal_due_at is not None and now > pod.removal_due_at + STUCK_AFTER and not pod.is_terminal:
+def find_stuck_pod(draft: Draft) -> str:
+    """Name a pod that can't be removed, and what to do; empty if there is none."""
+    for pod in draft.list_remaining_pods():
+        if pod.removal_due_at is not None and draft.now > pod.removal_due_at + STUCK_AFTER:
             since = status.build_time(pod.removal_due_at)
             return f"pod {pod.name} should be gone since {since}; remove its node or taint it out-of-service"
     return ""
@@ -173,7 +181,9 @@ def _tell_transitions(draft: Draft, verdict: Verdict) -> None:
         draft.tell(Milestone.NODE_UNREACHABLE, stuck.message if stuck is not None else "", is_warning=True)
     if verdict.state is State.SUCCEEDED:
         draft.tell(Milestone.SUCCEEDED, verdict.message)
-    if verdict.state is State.FAILED or (verdict.is_stalled and _is_new_stall(draft, verdict)):
+    # A stuck pod was told above.
+    is_news = verdict.reason != Milestone.NODE_UNREACHABLE and _is_new_stall(draft, verdict)
+    if verdict.state is State.FAILED or (verdict.is_stalled and is_news):
         draft.tell(verdict.reason, verdict.message, is_warning=True)
 
 

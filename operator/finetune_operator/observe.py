@@ -59,12 +59,17 @@ class ChildJob:
 
 @dataclass(frozen=True, slots=True)
 class ChildPod:
-    """A pod of a child Job; the container fields are those of the trainer's container."""
+    """A pod of a child Job; the container fields are those of the trainer's container.
+
+    Attributes:
+        job_name: of the Job that controls it, or that made it and was deleted without it.
+    """
 
     name: str
     job_uid: str
     phase: str
     created_at: datetime
+    job_name: str = ""
     removal_due_at: datetime | None = None
     reason: str = ""
     message: str = ""
@@ -184,6 +189,7 @@ def _observe_pod(manifest: Manifest) -> ChildPod:
         job_uid=find_controller_uid(manifest),
         phase=pod_status.get("phase", "Pending"),
         created_at=_read_time(metadata.get("creationTimestamp")) or _EPOCH,
+        job_name=_find_job_name(manifest),
         removal_due_at=_read_time(metadata.get("deletionTimestamp")),
         reason=pod_status.get("reason", ""),
         message=pod_status.get("message", ""),
@@ -201,6 +207,14 @@ def _observe_pod(manifest: Manifest) -> ChildPod:
         is_oom_killed=ended.get("reason") == "OOMKilled",
         termination_text=ended.get("message", ""),
     )
+
+
+def _find_job_name(manifest: Manifest) -> str:
+    owner = _find_controller(manifest)
+    if not owner:
+        # Deleted with --cascade=orphan, a Job leaves its pods running: without an owner, but with its label.
+        return str((manifest["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
+    return str(owner.get("name", "")) if owner.get("kind") == "Job" else ""
 
 
 def _find_container(pod_status: Manifest) -> Manifest:
@@ -224,8 +238,12 @@ class _Conditions:
 
 def find_controller_uid(manifest: Manifest) -> str:
     """Return the uid of the object that controls this one; empty if there is none."""
+    return str(_find_controller(manifest).get("uid", ""))
+
+
+def _find_controller(manifest: Manifest) -> Manifest:
     owners = manifest["metadata"].get("ownerReferences") or []
-    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def find_parent_key(manifest: Manifest) -> tuple[str, str] | None:

@@ -61,8 +61,10 @@ def _decide(draft: Draft) -> Verdict:
     if attempt is not None and child is not None:
         return stages.follow_attempt(draft, spec, attempt, child)
     if not is_clear:
-        return Verdict(State.PENDING, "waiting until the pods of the former attempt are gone")
-    # Nothing runs: the next attempt begins, after a pause if the last one failed.
+        return stages.await_removal(draft, spec)
+    # Nothing runs: the next attempt begins, after a pause if the last one failed. The pause is no waiting for a pod.
+    if attempt is None:
+        draft.update(pending_since=None)
     return _back_off(draft) or stages.start_attempt(draft, spec)
 
 
@@ -111,9 +113,7 @@ def _enforce_deadlines(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
         text = f"the prepare stage ran for {limit} s, the longest this operator allows"
         return stages.build_failed(Reason.DEADLINE_EXCEEDED, text, "Use less data, or ask for a higher limit.")
     if stages.is_pending_overdue(draft, spec):
-        refusal = stages.find_refusal_text(draft) or "the Job was not created"
-        cause = draft.wait.message if draft.wait is not None else refusal
-        text = f"no pod ran for {policy.pending_deadline_seconds} s: {cause}"
+        text = f"no pod ran for {policy.pending_deadline_seconds} s: {stages.describe_pending(draft)}"
         return stages.build_failed(Reason.PENDING_DEADLINE_EXCEEDED, text)
     return None
 
@@ -133,9 +133,9 @@ def _suspend(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
         return None
     if step is Step.HOLD:
         stages.end_attempt(draft, Milestone.SUSPENDED)
+        draft.update(pending_since=None)
         if not _remove_leftovers(draft):
             return Verdict(State.STOPPING, "waiting until the pods of the last attempt are gone")
-        draft.update(pending_since=None)
         return Verdict(State.SUSPENDED, "runPolicy.suspend is true; set it to false to go on")
     # The attempt is condemned in the status before its Job is deleted: its end is then nobody's failure.
     draft.update_attempt(cause=Milestone.SUSPENDED.value)
@@ -150,8 +150,7 @@ def _remove_leftovers(draft: Draft) -> bool:
     current = draft.child
     others = [job for job in draft.observed.jobs if job.is_owned and not job.is_finished and job != current]
     draft.actions += [DeleteJob(job.name, job.uid) for job in others if not job.is_deleting]
-    current_uid = current.uid if current is not None else ""
-    return not others and all(pod.is_terminal or pod.job_uid == current_uid for pod in draft.observed.pods)
+    return not others and all(current is not None and pod.job_uid == current.uid for pod in draft.list_remaining_pods())
 
 
 def _back_off(draft: Draft) -> Verdict | None:

@@ -20,6 +20,7 @@ from finetune_api.status import (
     Reason,
 )
 from finetune_operator import attempts, conditions, logs, outcome, waiting
+from finetune_operator import draft as drafting
 from finetune_operator.builders import job as job_builder
 from finetune_operator.conditions import State, Verdict
 from finetune_operator.draft import Draft
@@ -100,6 +101,21 @@ def follow_attempt(draft: Draft, spec: FineTuneJobSpec, attempt: Attempt, child:
     )
 
 
+def await_removal(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
+    """Wait for the pods of former attempts, as long as for any other pod."""
+    draft.update(pending_since=draft.status.pending_since or status.build_time(draft.now))
+    limit = spec.run_policy.pending_deadline_seconds
+    waits = [deadlines.compute_wait_seconds(limit, _compute_pending_seconds(draft.status, draft.now))]
+    text = "waiting until the pods of the former attempt are gone"
+    stuck = drafting.find_stuck_pod(draft)
+    if stuck:
+        reason = Milestone.NODE_UNREACHABLE.value
+        return Verdict(State.PENDING, f"{text}: {stuck}", reason, is_stalled=True, requeue_after=waits[0])
+    due = [pod.removal_due_at for pod in draft.list_remaining_pods() if pod.removal_due_at is not None]
+    waits += [(moment + drafting.STUCK_AFTER - draft.now).total_seconds() + 1 for moment in due]
+    return Verdict(State.PENDING, text, requeue_after=min(waits))
+
+
 def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
     """Begin the next attempt, or finish beginning one whose Job was never made."""
     current, job = draft.status, draft.job
@@ -148,10 +164,14 @@ def stall_refused_create(current: FineTuneJobStatus, *, code: int, text: str, ge
     return Plan(current.model_copy(update={"conditions": changed}), events=(event,))
 
 
-def find_refusal_text(draft: Draft) -> str:
-    """Return what the API server said when it refused the open attempt's Job; empty if it didn't."""
-    refused = _find_refused_create(draft.status, draft.attempt) if draft.attempt is not None else None
-    return refused.message if refused is not None else ""
+def describe_pending(draft: Draft) -> str:
+    """Say why no pod runs."""
+    if draft.wait is not None:
+        return draft.wait.message
+    if draft.attempt is None:
+        return "the pods of the former attempt are still there"
+    refused = _find_refused_create(draft.status, draft.attempt)
+    return refused.message if refused is not None else "the Job was not created"
 
 
 def _find_refused_create(current: FineTuneJobStatus, attempt: Attempt) -> Verdict | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import cluster_objects as objects
+import pytest
 from cluster_objects import Cluster, to_prepare, to_train
 
 from finetune_api.status import ConditionType
@@ -177,6 +178,73 @@ def test_the_next_attempt_waits_for_pods_that_are_still_there() -> None:
     assert "former attempt" in cluster.get_condition("Ready")[2]
     cluster.pods.clear()
     assert _kinds(cluster.step(101)) == ["CreateJob"]
+
+
+def _leave_pod(**edits: Any) -> Cluster:
+    """Return a cluster whose Job was deleted at 1 s while its pod goes on."""
+    cluster = to_prepare(**edits)
+    objects.start_pod(cluster.add_pod(0), 0)
+    cluster.step(1)
+    cluster.children.clear()
+    return cluster
+
+
+def test_waiting_for_pods_of_a_former_attempt_ends_with_the_pending_deadline() -> None:
+    cluster = _leave_pod(spec__runPolicy={"pendingDeadlineSeconds": 60})
+    plan = cluster.step(100)
+    assert (cluster.status["pendingSince"], plan.requeue_after) == (objects.time_text(100), 60)
+    assert cluster.step(159).requeue_after == 1
+    cluster.step(160)
+    assert cluster.status["failure"]["reason"] == "PendingDeadlineExceeded"
+    assert cluster.status["failure"]["message"].endswith("60 s: the pods of the former attempt are still there")
+
+
+def test_the_pause_before_an_attempt_is_no_waiting_for_a_pod() -> None:
+    cluster = _leave_pod(spec__runPolicy={"pendingDeadlineSeconds": 5})
+    cluster.step(2)
+    cluster.pods.clear()
+    cluster.step(3)
+    assert (cluster.get_condition("Ready")[1], "pendingSince" in cluster.status) == ("Retrying", False)
+    cluster.step(100)
+    assert cluster.status["pendingSince"] == objects.time_text(100)
+
+
+def test_a_former_attempts_pod_that_cannot_be_removed_stalls_the_run() -> None:
+    cluster = _leave_pod()
+    cluster.pods[0]["metadata"]["deletionTimestamp"] = objects.time_text(10)
+    assert cluster.step(100).requeue_after == 10 + 300 - 100 + 1
+    plan = cluster.step(311)
+    assert _events(plan) == ["NodeUnreachable"]
+    assert cluster.get_condition("Stalled")[:2] == ("True", "NodeUnreachable")
+    assert "taint it out-of-service" in cluster.get_condition("Stalled")[2]
+
+
+LEFT_PODS = [
+    ("one whose Job was deleted in the background", {}, True),
+    ("one whose Job was deleted without it", {"ownerReferences": []}, True),
+    ("a stranger's that bears our labels", {"ownerReferences": [], "labels": {"finetune.dev/uid": objects.UID}}, False),
+    (
+        "one of a Job of somebody else",
+        {"ownerReferences": [{"kind": "Job", "name": "else", "uid": "else", "controller": True}]},
+        False,
+    ),
+    (
+        "one of something that is no Job",
+        {"ownerReferences": [{"kind": "ReplicaSet", "name": "else", "uid": "else", "controller": True}]},
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "metadata", "is_awaited"), LEFT_PODS, ids=[case[0] for case in LEFT_PODS])
+def test_only_pods_of_this_run_are_waited_for(sentence: str, metadata: Any, is_awaited: bool) -> None:
+    cluster = _leave_pod()
+    cluster.step(2)
+    [attempt] = cluster.status["attempts"]
+    [pod] = cluster.pods
+    pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] = attempt["job"]
+    pod["metadata"] |= metadata
+    assert _kinds(cluster.step(100)) == ([] if is_awaited else ["CreateJob"])
 
 
 def test_a_pod_that_cannot_be_removed_is_told() -> None:
