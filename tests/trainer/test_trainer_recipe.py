@@ -11,11 +11,12 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from fault_proxy import Fault, start_fault_proxy
 from training_runs import RunBench, load_json
 
-from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault
+from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault, Interrupted
 from finetune_api.run import RunConfig
-from finetune_trainer import publish, recipe, training
+from finetune_trainer import publish, recipe, stopping, training
 from finetune_trainer.storage import Store
 
 # Loading an adapter as a user does, peft asks transformers for a property by its old name.
@@ -370,6 +371,30 @@ def test_a_pod_stopped_in_training_ends_with_143_and_publishes_nothing(bench: Ru
     assert (ended.exit_code, ended.message.reason) == (143, "PodDisrupted")
     assert ended.message.message.startswith("SIGTERM interrupted ")
     assert bench.list_keys(config) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "after", "doing"),
+    [("GET", 3, "the fetching of the inputs"), ("PUT", 1, "publishing")],
+    ids=["while fetching", "while uploading"],
+)
+def test_a_signal_while_files_move_is_noticed_before_the_next_one(
+    bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, method: str, after: int, doing: str
+) -> None:
+    monkeypatch.setattr(stopping, "_received", [])
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with start_fault_proxy(bench.server.endpoint_url) as proxy:
+        spec = {"storage": bench.storage | {"endpointURL": proxy.endpoint_url}}
+        config = bench.prepare(CLASSIFICATION, "encoder", spec=spec)
+        stopping.install_handlers()
+        proxy.faults.append(Fault(method, after=after, signal=signal.SIGTERM))
+        try:
+            with pytest.raises(Interrupted, match=f"SIGTERM interrupted {doing}"):
+                recipe.run(config, tmp_path / "scratch")
+        finally:
+            signal.signal(signal.SIGTERM, before[0])
+            signal.signal(signal.SIGINT, before[1])
+    assert "runs/UID/manifest.json" not in bench.list_keys(config)
 
 
 def test_a_loss_that_is_nan_is_called_diverged_at_its_step(bench: RunBench, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_FETCHING = "the fetching of the inputs"
 _MAX_WARNINGS = 16
 """As many as the status holds."""
 
@@ -123,17 +124,11 @@ def _fetch_data(
     warnings: list[str] = []
     for split, path, uri in access.list_data_addresses(spec):
         chosen, warned = reading.select_data_files(listing.data[split], f"{path} ({uri})")
-        entries = store.fetch_files(chosen, scratch / split, _stop_if_asked)
+        entries = store.fetch_files(chosen, scratch / split, stopping.build_progress(_FETCHING))
         files[split] = [LocalFile(scratch / split / file.name, file.name) for file in chosen]
         inputs.append(_build_input(uri, entries))
         warnings += warned
     return files, inputs, warnings
-
-
-def _stop_if_asked(num_bytes: int) -> None:
-    """Take part in a download's progress only to end it when a signal came."""
-    del num_bytes
-    stopping.check("the fetching of the inputs")
 
 
 def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
@@ -142,7 +137,7 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
 
 
 def _fetch_model(store: Store, spec: FineTuneJobSpec, listing: Listing, folder: Path) -> _Model:
-    entries = store.fetch_files(listing.model.files, folder, _stop_if_asked)
+    entries = store.fetch_files(listing.model.files, folder, stopping.build_progress(_FETCHING))
     gguf_file = listing.model.gguf_file
     base_model.check_pin(spec.model, entries, gguf_file)
     facts = base_model.load_facts(folder, gguf_file, spec.model)
@@ -303,8 +298,9 @@ def _publish(
     config: RunConfig, store: Store, folder: S3Address, prepared: _Prepared, inputs: list[InputEntry]
 ) -> TerminationMessage:
     """Upload the prepared files, prepared.json last."""
-    entries = store.upload_folder(prepared.folder, folder)
-    stopping.check("the upload of the prepared rows")
+    doing = "the upload of the prepared rows"
+    entries = store.upload_folder(prepared.folder, folder, stopping.build_progress(doing))
+    stopping.check(doing)
     rows = [entry for entry in entries if entry.path.endswith(".parquet")]
     data = prepared.data.model_copy(
         update={

@@ -54,7 +54,7 @@ def find_published(store: Store, layout: RunLayout, scratch: Path) -> Published 
     wanted = {entry.path: entry for entry in published.manifest.files}
     try:
         files = [file for file in store.list_files(layout.run.join("attempts/")) if f"attempts/{file.name}" in wanted]
-        found = store.fetch_files(files, folder)
+        found = store.fetch_files(files, folder, stopping.build_progress("the check of what is published"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     actual = {f"attempts/{entry.path}": entry for entry in found}
@@ -78,7 +78,9 @@ def publish(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
         DataError: what stands committed doesn't verify.
         Interrupted: a signal came before the commit.
     """
-    uploaded = store.upload_folder(attempt_folder, layout.attempt(manifest.attempt))
+    uploaded = store.upload_folder(
+        attempt_folder, layout.attempt(manifest.attempt), stopping.build_progress("publishing")
+    )
     prefix = f"attempts/{manifest.attempt}/"
     files = [entry.model_copy(update={"path": prefix + entry.path}) for entry in uploaded]
     content = _dump(manifest.model_copy(update={"files": files}))

@@ -6,6 +6,7 @@ a broken connection and repeats the request. So there is none.
 """
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from finetune_api.errors import Interrupted
@@ -40,3 +41,12 @@ def check(doing: str) -> None:
 
 def _receive(number: int, _: FrameType | None) -> None:
     _received.append(number)
+
+
+def build_progress(doing: str) -> Callable[[int], None]:
+    """Return what takes part in a transfer's progress only to end it when a signal came.
+
+    Args:
+        doing: what is interrupted, as for `check`.
+    """
+    return lambda _num_bytes: check(doing)
