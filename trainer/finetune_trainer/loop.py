@@ -1,8 +1,8 @@
 """The training loop: `transformers.Trainer` with our order of rows, our loss, our evaluation and our choice of weights.
 
 Only public hooks are overridden. Nothing is pickled: the best weights lie in safetensors on the scratch disk, and the
-stock checkpoints are off. The step that goes wrong is named: the loss and the gradient are checked before the weights
-are touched.
+stock checkpoints are off. The step that goes wrong is named: the loss is checked before the weights are touched, the
+norm of the gradient right after its step; either way nothing of it is published.
 """
 
 import logging
@@ -68,7 +68,9 @@ class BestWeights:
         if self.value is None or self._sign * (value - self.value) > 0:
             self.value, self.step = value, step
             if is_writer:
-                save_file(_get_trained(model), self._path)
+                partial = self._path.with_suffix(".partial")
+                save_file(_get_trained(model), partial)
+                partial.replace(self._path)
         # A crawl of tiny gains is not progress: staleness is measured from the last gain that counted.
         if self._reference is None or self._sign * (value - self._reference) > self._min_delta:
             self._reference, self._num_stale = value, 0
@@ -81,9 +83,12 @@ class BestWeights:
         return self._patience is not None and self._num_stale >= self._patience
 
     def restore(self, model: Any) -> None:
-        """Put the best weights back into the model; without an evaluation the last ones stay."""
+        """Put the best weights back into the model of every rank; without an evaluation the last ones stay."""
         if self.step is None:
             return
+        if torch.distributed.is_initialized():
+            # Rank 0 may still be writing.
+            torch.distributed.barrier()
         saved = load_file(self._path)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

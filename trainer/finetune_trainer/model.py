@@ -6,6 +6,7 @@ any method: frozen or left out it would be random weights that nobody could load
 
 import copy
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def _import_gguf(folder: Path, name: str) -> Path:
     transformers dequantizes every weight, but leaves a quantizer on the model that forbids training and saving; the
     weights move into a fresh model without one.
     """
-    plain = folder.parent / f"{folder.name}-imported"
+    # The ranks of a pod share the disk; each writes a folder of its own.
+    plain = folder.parent / f"{folder.name}-imported-{os.environ.get('RANK', '0')}"
     imported = transformers.AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )
