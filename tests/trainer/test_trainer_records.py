@@ -91,8 +91,9 @@ def write_column(column: Any) -> bytes:
 
 def write_latin_parquet() -> bytes:
     """Write a text that is no UTF-8, as writers do that don't check."""
-    binary = pyarrow.array([b"caf\xe9"])
-    return write_column(pyarrow.StringArray.from_buffers(1, *binary.buffers()[1:]))
+    offsets, content = pyarrow.array([b"caf\xe9"]).buffers()[1:]
+    assert offsets is not None
+    return write_column(pyarrow.StringArray.from_buffers(1, offsets, content))
 
 
 def write_far_future_parquet() -> bytes:

@@ -179,7 +179,7 @@ def _is_deeper(value: object, depth: int) -> bool:
 
 
 def _read_json(path: Path, name: str, findings: Findings) -> Iterator[Record]:
-    """Read a list of objects, or an object of equally long columns; the row's number stands for its line."""
+    """Read a list of objects; the row's number stands for its line."""
     try:
         with _open_bytes(path, name) as stream:
             content = stream.read(_MAX_JSON_BYTES + 1)
