@@ -93,13 +93,15 @@ def build_conditions(
     rows = [*_build_outcome_rows(verdict), _build_suspended_row(verdict, facts)]
     rows += _build_milestone_rows(current, verdict, facts)
     for condition_type, value, reason, message in rows:
-        # A pod's own start counts, not the moment it was noticed: running time is measured from there.
-        is_start = condition_type is ConditionType.RUNNING and value is TRUE and facts.running_since is not None
-        moment = facts.running_since if is_start and facts.running_since is not None else now
         conditions = status.update_condition(
-            conditions, condition_type, value, reason, message, generation=generation, now=moment
+            conditions, condition_type, value, reason, message, generation=generation, now=now
         )
-    return list(conditions)
+    if facts.running_since is None:
+        return list(conditions)
+    # The running pod's own start counts, not the moment it was noticed: running time is measured from there.
+    start = {"last_transition_time": status.build_time(facts.running_since)}
+    is_running = ConditionType.RUNNING
+    return [item.model_copy(update=start) if item.type == is_running else item for item in conditions]
 
 
 def apply_verdict(current: FineTuneJobStatus, verdict: Verdict, *, generation: int, now: datetime) -> list[Condition]:

@@ -67,8 +67,11 @@ class Draft:
         return self.observed.find_job(self.attempt.job) if self.attempt is not None else None
 
     def list_pods(self) -> tuple[ChildPod, ...]:
-        """Return that Job's pods."""
-        return self.observed.list_pods(self.child) if self.child is not None else ()
+        """Return that Job's pods; they may outlive it."""
+        if self.attempt is None:
+            return ()
+        uid = self.attempt.job_uid or (self.child.uid if self.child is not None else "")
+        return self.observed.list_pods(uid) if uid else ()
 
     def list_remaining_pods(self) -> tuple[ChildPod, ...]:
         """Return the pods of all Jobs of this run that have not ended; labels alone make no pod ours."""

@@ -105,9 +105,9 @@ class Observed:
         """Return the child Job of that name."""
         return next((job for job in self.jobs if job.name == name), None)
 
-    def list_pods(self, job: ChildJob) -> tuple[ChildPod, ...]:
+    def list_pods(self, job_uid: str) -> tuple[ChildPod, ...]:
         """Return the pods of a Job, oldest first."""
-        return tuple(sorted((pod for pod in self.pods if pod.job_uid == job.uid), key=lambda pod: pod.created_at))
+        return tuple(sorted((pod for pod in self.pods if pod.job_uid == job_uid), key=lambda pod: pod.created_at))
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")

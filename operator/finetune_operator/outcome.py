@@ -1,8 +1,8 @@
 """How an attempt ended, from its Job, its pods and the trainer's termination message.
 
-Precedence: out of memory, then the message's reason if the exit code allows it, then the exit code, then the pod's
-conditions. Exit code 0 alone proves nothing: the message must carry the digest of what was committed. Texts from pods
-are data of somebody else: scrubbed, cut, never trusted beyond the fields of the message.
+Precedence: a proven success, the Job's deadline, out of memory, then the message's reason if the exit code allows it,
+the exit code, the pod's conditions. Exit code 0 alone proves nothing: the message must carry the digest of what was
+committed. Texts from pods are data of somebody else: scrubbed, cut, never trusted beyond the fields of the message.
 """
 
 from collections.abc import Sequence
@@ -87,11 +87,18 @@ def parse_message(text: str, stage: Stage, attempt: int) -> TerminationMessage |
     return message if (message.stage, message.attempt) == (stage, attempt) else None
 
 
-def decide_ended(attempt: Attempt, job: ChildJob, pods: Sequence[ChildPod]) -> Outcome:
-    """Classify an attempt whose Job is Complete or Failed."""
+def decide_ended(attempt: Attempt, job: ChildJob, pods: Sequence[ChildPod], *, is_out_of_time: bool) -> Outcome:
+    """Classify an attempt whose Job is Complete or Failed.
+
+    Args:
+        is_out_of_time: the limits of the run are used up by the operator's own measure, as far as it saw.
+    """
+    # What was committed counts, whatever became of the Job a moment later.
+    success = find_success(attempt, pods)
+    if success is not None:
+        return success
     if job.is_failed and job.failed_reason == "DeadlineExceeded":
-        text = f"Job {job.name} reached its own limit of {job.active_deadline_seconds} s"
-        return _fail(End.FINAL, build_failure(Reason.DEADLINE_EXCEEDED, text))
+        return _decide_overdue(job, is_out_of_time)
     pod = next((item for item in reversed(pods) if item.is_terminal), None)
     if pod is None:
         return _decide_without_pod(job)
@@ -99,14 +106,31 @@ def decide_ended(attempt: Attempt, job: ChildJob, pods: Sequence[ChildPod]) -> O
     if overflow is not None:
         return overflow
     if pod.exit_code == ExitCode.OK:
-        return _decide_exit_zero(attempt, pod)
+        return _decide_unproven(attempt, pod)
     return _decide_failed_pod(attempt, pod)
 
 
-def decide_deleted(attempt: Attempt) -> Outcome:
-    """Classify an attempt whose Job vanished without the operator's doing."""
+def decide_deleted(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome:
+    """Classify an attempt whose Job vanished without the operator's doing; its pods may still be there."""
+    success = find_success(attempt, pods)
+    if success is not None:
+        return success
     text = f"Job {attempt.job} was deleted while it was needed"
     return _fail(End.COUNTED, build_failure(Reason.JOB_DELETED, text))
+
+
+def find_success(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome | None:
+    """Find a pod that proves with its message that the attempt's result was committed."""
+    for pod in reversed(pods):
+        if pod.is_terminal and pod.exit_code == ExitCode.OK and not pod.is_oom_killed:
+            message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
+            if message is not None and _find_proof(message) is not None:
+                return Outcome(End.COMPLETED, message.reason, message=message)
+    return None
+
+
+def _find_proof(message: TerminationMessage) -> str | None:
+    return message.prepared_sha256 if message.stage is Stage.PREPARE else message.manifest_sha256
 
 
 def find_overflow(pods: Sequence[ChildPod]) -> Outcome | None:
@@ -125,6 +149,15 @@ def _fail(end: End, failure: Failure) -> Outcome:
     return Outcome(end, failure.reason.value, failure)
 
 
+def _decide_overdue(job: ChildJob, is_out_of_time: bool) -> Outcome:
+    text = f"Job {job.name} reached its own limit of {job.active_deadline_seconds} s"
+    if is_out_of_time:
+        return _fail(End.FINAL, build_failure(Reason.DEADLINE_EXCEEDED, text))
+    # The Job's clock runs on through every wait: for a node, after a drain.
+    text += ", part of it waiting; the run has time left"
+    return _fail(End.UNCOUNTED, build_failure(Reason.POD_DISRUPTED, text))
+
+
 def _decide_without_pod(job: ChildJob) -> Outcome:
     if job.is_complete:
         text = f"Job {job.name} completed but its pod and message are gone; the next attempt looks at what it committed"
@@ -133,12 +166,7 @@ def _decide_without_pod(job: ChildJob) -> Outcome:
     return _fail(End.COUNTED, build_failure(Reason.INTERNAL, text))
 
 
-def _decide_exit_zero(attempt: Attempt, pod: ChildPod) -> Outcome:
-    message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
-    if message is not None:
-        proof = message.prepared_sha256 if message.stage is Stage.PREPARE else message.manifest_sha256
-        if proof is not None:
-            return Outcome(End.COMPLETED, message.reason, message=message)
+def _decide_unproven(attempt: Attempt, pod: ChildPod) -> Outcome:
     missing = "preparedSHA256" if attempt.stage == Stage.PREPARE else "manifestSHA256"
     text = f"pod {pod.name} ended with 0 but its termination message has no {missing}: nothing was committed"
     return _fail(End.FINAL, build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))

@@ -24,7 +24,7 @@ from finetune_operator import draft as drafting
 from finetune_operator.builders import job as job_builder
 from finetune_operator.conditions import State, Verdict
 from finetune_operator.draft import Draft
-from finetune_operator.observe import ChildJob
+from finetune_operator.observe import ChildJob, ChildPod
 from finetune_operator.outcome import End, Outcome
 from finetune_operator.plan import CreateJob, Event, PatchJob, Plan
 from finetune_operator.policies import deadlines, retries
@@ -45,22 +45,41 @@ def settle_attempt(draft: Draft) -> Verdict | None:
     if attempt is None:
         return None
     is_condemned = attempt.cause == Milestone.SUSPENDED
-    if child is None:
-        if is_condemned:
-            _end_attempt(draft, Milestone.SUSPENDED, is_counted=False)
-            return None
-        return None if attempt.job_uid is None else _apply_outcome(draft, outcome.decide_deleted(attempt))
-    if not child.is_owned:
+    if child is not None and not child.is_owned:
         return build_failed(
             Reason.INTERNAL, f"Job {child.name} belongs to somebody else", "Delete it or choose another name."
         )
-    if attempt.job_uid not in (None, child.uid):
-        return _apply_outcome(draft, outcome.decide_deleted(attempt))
-    pods = draft.list_pods()
-    result = outcome.decide_ended(attempt, child, pods) if child.is_finished else outcome.find_overflow(pods)
-    if result is not None and is_condemned and result.end is not End.COMPLETED:
+    result = _find_end(draft, attempt, child)
+    if is_condemned and (child is None or result is not None) and (result is None or result.end is not End.COMPLETED):
         result = Outcome(End.UNCOUNTED, Milestone.SUSPENDED.value)
     return _apply_outcome(draft, result) if result is not None else None
+
+
+def _find_end(draft: Draft, attempt: Attempt, child: ChildJob | None) -> Outcome | None:
+    pods = draft.list_pods()
+    if attempt.job_uid is not None and (child is None or child.uid != attempt.job_uid):
+        return outcome.decide_deleted(attempt, pods)
+    if child is None:
+        return None
+    if not child.is_finished:
+        return outcome.find_overflow(pods)
+    return outcome.decide_ended(attempt, child, pods, is_out_of_time=_is_out_of_time(draft, attempt, child))
+
+
+def _is_out_of_time(draft: Draft, attempt: Attempt, child: ChildJob) -> bool:
+    """Tell whether the run has used up its limits at the end of this Job, going by what was seen of it."""
+    if draft.spec is None:
+        return True
+    policy, ended_at = draft.spec.run_policy, child.finished_at or draft.now
+    since = attempts.find_running_since(draft.status)
+    used = attempts.measure_active_seconds(attempt, since, draft.list_pods(), ended_at)
+    is_long = deadlines.is_reached(policy.active_deadline_seconds, draft.status.active_seconds + used)
+    if attempt.stage == Stage.PREPARE:
+        is_long = is_long or deadlines.is_reached(draft.settings.prepare_deadline_seconds, used)
+    # Nothing seen to run for so long: it waited too long, or ran unseen for as long.
+    return is_long or deadlines.is_reached(
+        policy.pending_deadline_seconds, _compute_pending_seconds(draft.status, ended_at)
+    )
 
 
 def track_attempt(draft: Draft) -> None:
@@ -74,6 +93,9 @@ def track_attempt(draft: Draft) -> None:
     since = attempts.find_running_since(draft.status)
     running = next((pod for pod in reversed(pods) if pod.is_running), None)
     if running is not None and running.started_at is not None:
+        if since is not None and running.started_at > since:
+            _close_stretch(draft, child, since, running)
+            since = running.started_at
         draft.running_since = since or running.started_at
         draft.update(pending_since=None)
         if attempt.start_time is None:
@@ -84,6 +106,18 @@ def track_attempt(draft: Draft) -> None:
         draft.update_attempt(active_seconds=attempts.measure_active_seconds(attempt, since, pods, draft.now))
         draft.update(pending_since=status.build_time(draft.now))
         _tell_interruption(draft, child)
+
+
+def _close_stretch(draft: Draft, child: ChildJob, since: datetime, running: ChildPod) -> None:
+    """End the running time of a pod that was replaced between two passes: its successor's wait is none."""
+    attempt = draft.status.attempts[-1]
+    others = [pod for pod in draft.list_pods() if pod != running]
+    # A pod that is gone ended when its successor was made, at the latest.
+    ends = [pod.finished_at for pod in others if pod.finished_at is not None and pod.finished_at >= since]
+    ended_at = min([*ends, running.created_at])
+    seconds = attempt.active_seconds + deadlines.compute_elapsed_seconds(since, ended_at)
+    draft.update_attempt(active_seconds=seconds)
+    _tell_interruption(draft, child)
 
 
 def follow_attempt(draft: Draft, spec: FineTuneJobSpec, attempt: Attempt, child: ChildJob) -> Verdict:
@@ -255,12 +289,13 @@ def _end_attempt(draft: Draft, cause: str, *, is_counted: bool) -> None:
         draft.update_attempt(start_time=status.build_time(min(started)))
     if attempt.job_uid is None and child is not None:
         draft.update_attempt(job_uid=child.uid)
+    ended_at = (child.finished_at if child is not None else None) or draft.now
     draft.status = attempts.end(
         draft.status,
         cause=str(cause),
         is_counted=is_counted,
-        ended_at=(child.finished_at if child is not None else None) or draft.now,
-        active_seconds=attempts.measure_active_seconds(attempt, since, pods, draft.now),
+        ended_at=ended_at,
+        active_seconds=attempts.measure_active_seconds(attempt, since, pods, ended_at),
     )
     draft.update(pending_since=None)
 

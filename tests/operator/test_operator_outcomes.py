@@ -5,7 +5,7 @@ from typing import Any
 
 import cluster_objects as objects
 import pytest
-from cluster_objects import to_prepare
+from cluster_objects import to_prepare, to_train
 
 
 def _kinds(plan: Any) -> list[str]:
@@ -223,3 +223,25 @@ def test_failures_of_both_stages_count_together() -> None:
     cluster.end(69, 140)
     cluster.step(140)
     assert cluster.status["failure"]["reason"] == "StorageUnavailable"
+
+
+@pytest.mark.parametrize("is_suspended", [False, True])
+@pytest.mark.parametrize("fate", ["deadline", "deleted", "replaced"])
+def test_a_proven_success_counts_whatever_became_of_the_job(fate: str, is_suspended: bool) -> None:
+    cluster = to_train()
+    cluster.step(21)
+    objects.end_pod(cluster.add_pod(30), 0, 60, objects.build_trained_message())
+    if is_suspended:
+        cluster.job["spec"]["runPolicy"]["suspend"] = True
+        cluster.step(61, acts=False)
+    child = cluster.children[-1]
+    if fate == "deadline":
+        objects.end_child(child, "Failed", 61, "DeadlineExceeded")
+    elif fate == "deleted":
+        cluster.children.remove(child)
+    else:
+        cluster.children[-1] = objects.make_child(child, "another", 61)
+    cluster.step(62)
+    stored = cluster.status
+    assert (stored["phase"], stored["artifacts"]["manifestSHA256"]) == ("Succeeded", objects.MANIFEST_SHA256)
+    assert (stored["attempts"][-1]["cause"], stored["attempts"][-1]["activeSeconds"]) == ("Completed", 10)

@@ -386,6 +386,61 @@ def test_the_jobs_own_deadline_ends_the_run_while_the_operator_is_down() -> None
     assert cluster.status["failure"]["reason"] == "DeadlineExceeded"
 
 
+def test_the_jobs_own_deadline_is_no_end_while_the_run_has_time_left() -> None:
+    cluster = to_train(spec__runPolicy={"activeDeadlineSeconds": 1000, "pendingDeadlineSeconds": 1000})
+    limit = cluster.children[-1]["spec"]["activeDeadlineSeconds"]
+    pods = []
+    for begin in (21, 921, 1821):
+        # Each pod waits for 800 s and runs for 100 s, then its node is drained.
+        pods.append(cluster.add_pod(begin))
+        cluster.step(begin)
+        objects.start_pod(pods[-1], begin + 800)
+        cluster.step(begin + 801)
+        if begin + 900 < 20 + limit:
+            objects.end_pod(pods[-1], 143, begin + 899, disruption="drained")
+            cluster.step(begin + 900)
+    end = 20 + limit
+    cluster.pods.clear()
+    objects.end_child(cluster.children[-1], "Failed", end, "DeadlineExceeded")
+    cluster.step(end)
+    last = cluster.status["attempts"][-1]
+    assert "failure" not in cluster.status
+    assert (last["cause"], last["counted"], cluster.status.get("failedAttempts", 0)) == ("PodDisrupted", False, 0)
+    assert _kinds(cluster.step(end + 30)) == ["CreateJob"]
+
+
+def test_the_jobs_own_deadline_is_the_end_once_the_running_time_is_used_up() -> None:
+    cluster = to_train(spec__runPolicy={"activeDeadlineSeconds": 100, "pendingDeadlineSeconds": 1000})
+    objects.start_pod(cluster.add_pod(21), 30)
+    cluster.step(31)
+    cluster.pods.clear()
+    objects.end_child(cluster.children[-1], "Failed", 1110, "DeadlineExceeded")
+    cluster.step(5000)
+    assert cluster.status["failure"]["reason"] == "DeadlineExceeded"
+    assert cluster.status["attempts"][-1]["activeSeconds"] == 1080, "until the Job's end, not until it was noticed"
+
+
+@pytest.mark.parametrize(("is_seen", "want"), [(True, 59), (False, 70)], ids=["the old pod is seen", "it is gone"])
+def test_a_pod_swapped_between_two_passes_makes_no_running_time_of_the_wait(is_seen: bool, want: int) -> None:
+    cluster = to_train()
+    first = cluster.add_pod(21)
+    objects.start_pod(first, 30)
+    cluster.step(31)
+    objects.end_pod(first, 143, 89, disruption="drained")
+    objects.start_pod(cluster.add_pod(100), 500)
+    if not is_seen:
+        cluster.pods.remove(first)
+    plan = cluster.step(510)
+    assert _events(plan) == (["PodDisrupted"] if is_seen else [])
+    assert cluster.status["attempts"][-1]["activeSeconds"] == want
+    assert cluster.step(520).status == cluster.plan(520).status
+    assert cluster.status["attempts"][-1]["activeSeconds"] == want, "once, not in every pass"
+    cluster.end(0, 600, objects.build_trained_message())
+    cluster.pods.pop(-2)
+    cluster.step(600)
+    assert cluster.status["attempts"][-1]["activeSeconds"] == want + 100
+
+
 def test_a_clock_that_steps_back_makes_no_negative_time() -> None:
     cluster = to_train()
     objects.start_pod(cluster.add_pod(21), 30)

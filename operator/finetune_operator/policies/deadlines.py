@@ -17,7 +17,10 @@ def compute_elapsed_seconds(since: datetime | None, until: datetime) -> int:
 
 
 def compute_job_deadline_seconds(left: int, pending_limit: int) -> int:
-    """Return the child Job's own limit: what is left to run plus the longest wait, so that it cuts no run short."""
+    """Return the child Job's own limit: what is left to run plus the longest wait.
+
+    Several waits may together take longer; a Job that ends so is no end of the run.
+    """
     return max(JOB_DEADLINE_FLOOR, left) + pending_limit
 
 
