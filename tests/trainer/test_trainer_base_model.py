@@ -12,6 +12,7 @@ import gguf
 import numpy
 import pytest
 import tiny_models
+import transformers
 from prepare_bench import PrepareBench
 
 from finetune_api.artifacts import FileEntry, compute_digest
@@ -223,6 +224,44 @@ def test_a_tokenizer_beside_a_configuration_of_wrong_types_is_refused(encoder_fo
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match="must hold a tokenizer that can be loaded"):
         base_model.load_tokenizer(folder, None, SOURCE)
+
+
+# A head of its own.
+
+
+@pytest.fixture(scope="module")
+def classifier_facts(tmp_path_factory: pytest.TempPathFactory) -> ModelFacts:
+    """A model that tells three moods apart."""
+    names = {0: "sad", 1: "so-so", 2: "glad"}
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, id2label=names
+    )
+    folder = tmp_path_factory.mktemp("classifier")
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    return base_model.load_facts(folder, None, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "want"),
+    [
+        pytest.param(["glad", "sad", "so-so"], ["sad", "so-so", "glad"], id="the head's labels in its order"),
+        pytest.param(["a", "b", "c"], ["a", "b", "c"], id="as many others"),
+    ],
+)
+def test_labels_follow_a_head_that_knows_them(classifier_facts: ModelFacts, labels: list[str], want: list[str]) -> None:
+    assert base_model.order_labels(classifier_facts, labels, SOURCE) == want
+
+
+def test_a_head_for_another_number_of_labels_is_refused(classifier_facts: ModelFacts) -> None:
+    with pytest.raises(ModelError, match=r"a head for 3 labels \(sad, so-so, glad\).* must be .*: 2 \(bad, good\)"):
+        base_model.order_labels(classifier_facts, ["bad", "good"], SOURCE)
+
+
+def test_without_a_head_the_labels_keep_their_order(encoder_folder: Path) -> None:
+    assert base_model.order_labels(base_model.load_facts(encoder_folder, None, SOURCE), ["b", "a"], SOURCE) == [
+        "b",
+        "a",
+    ]
 
 
 # What it can be trained for.

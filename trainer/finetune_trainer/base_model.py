@@ -7,7 +7,7 @@ are never even downloaded, and a model that needs code of its own is refused.
 import difflib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_trainer import records
 from finetune_trainer.storage import RemoteFile, Store
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class ModelFacts:
     """Tokens the model has positions for; None where positions are relative."""
     is_decoder: bool
     """Whether the configuration calls an encoder's architecture a decoder."""
+    head_labels: tuple[str, ...] = ()
+    """What the classes of the checkpoint's own classification head are called, by id; empty without such a head."""
 
 
 def list_model(store: Store, source: ModelSource) -> ModelFiles:
@@ -163,7 +166,14 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
         max_positions=_find_max_positions(text),
         is_decoder=bool(getattr(config, "is_decoder", False)),
+        head_labels=_find_head_labels(shapes, config),
     )
+
+
+def _find_head_labels(shapes: Iterable[str], config: Any) -> tuple[str, ...]:
+    if not any(name.partition(".")[0] in _HEAD_NAMES for name in shapes):
+        return ()
+    return tuple(str(name) for _, name in sorted(config.id2label.items()))
 
 
 def _check_code(folder: Path, where: str) -> None:
@@ -290,6 +300,7 @@ _GGUF_LINEAR = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_HEAD_NAMES = ("classifier", "score")
 _NOT_LINEAR = ("embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
 
 
@@ -352,6 +363,24 @@ def check_fit(facts: ModelFacts, tokenizer: "PreTrainedTokenizerBase", spec: Fin
             f"set it to {facts.max_positions} or less.",
         )
     check_targets(facts, spec.method.lora.target_modules if spec.method.kind == "LoRA" else [ALL_LINEAR])
+
+
+def order_labels(facts: ModelFacts, labels: Sequence[str], source: ModelSource) -> list[str]:
+    """Return the data's labels in the order of the model's own head where it has one for them, else as they are.
+
+    Raises:
+        ModelError: the head has another number of classes, so its weights can't be loaded.
+    """
+    if not facts.head_labels or sorted(facts.head_labels) == sorted(labels):
+        return list(facts.head_labels or labels)
+    if len(facts.head_labels) != len(labels):
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) has a head for {len(facts.head_labels)} labels"
+            f" ({records.show_names(facts.head_labels)}), which must be as many as the training rows have:"
+            f" {len(labels)} ({records.show_names(labels)})",
+            "use a model without a head, or rows with the head's labels.",
+        )
+    return list(labels)
 
 
 def check_targets(facts: ModelFacts, targets: Sequence[str]) -> None:

@@ -168,6 +168,8 @@ def _prepare(
     """Read, check and tokenize the rows, decide what the spec left open, and write the report."""
     task = tasks.find_task(spec.task)
     splits = reading.read_splits(spec, task, files)
+    if task.IS_LABELLED:
+        splits.labels = base_model.order_labels(model.facts, splits.labels, spec.model)
     overlaps = report.find_overlaps(splits.samples)
     warnings = [*earlier, *splits.warnings, *report.check_overlaps(overlaps, splits.samples)]
     warnings += _check_validation(spec, len(splits.samples["validation"]))
