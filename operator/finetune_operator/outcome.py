@@ -119,6 +119,12 @@ def decide_deleted(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome:
     return _fail(End.COUNTED, build_failure(Reason.JOB_DELETED, text))
 
 
+def decide_unusable(attempt: Attempt) -> Outcome:
+    """Classify an attempt whose message proves success but says things no status may hold."""
+    text = f"Job {attempt.job} succeeded but its termination message has values that the status can't hold"
+    return _fail(End.FINAL, build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
+
+
 def find_success(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome | None:
     """Find a pod that proves with its message that the attempt's result was committed."""
     for pod in reversed(pods):

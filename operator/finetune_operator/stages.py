@@ -6,6 +6,8 @@ digest of what was committed to S3, as the termination message reports it.
 
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from finetune_api import artifacts, errors, status
 from finetune_api.run import JobIdentity, PreparedReference, Stage, TerminationMessage
 from finetune_api.spec import FineTuneJobSpec
@@ -52,6 +54,8 @@ def settle_attempt(draft: Draft) -> Verdict | None:
     result = _find_end(draft, attempt, child)
     if is_condemned and (child is None or result is not None) and (result is None or result.end is not End.COMPLETED):
         result = Outcome(End.UNCOUNTED, Milestone.SUSPENDED.value)
+    if result is not None and result.message is not None and not _fits_status(draft, result.message):
+        result = outcome.decide_unusable(attempt)
     return _apply_outcome(draft, result) if result is not None else None
 
 
@@ -253,10 +257,8 @@ def _apply_outcome(draft: Draft, result: Outcome) -> Verdict | None:
     stage = Stage(draft.status.attempts[-1].stage)
     _end_attempt(draft, result.cause, is_counted=result.end is End.COUNTED)
     if result.end is End.COMPLETED and result.message is not None:
-        if stage is Stage.PREPARE:
-            _accept_prepared(draft, result.message)
-            return None
-        return _accept_trained(draft, result.message)
+        draft.update(**_read_result(draft, result.message))
+        return _accept_trained(draft, result.message) if stage is Stage.TRAIN else None
     failure = result.failure
     if failure is None:
         return None
@@ -300,31 +302,41 @@ def _end_attempt(draft: Draft, cause: str, *, is_counted: bool) -> None:
     draft.update(pending_since=None)
 
 
-def _accept_prepared(draft: Draft, message: TerminationMessage) -> None:
+def _fits_status(draft: Draft, message: TerminationMessage) -> bool:
+    """Tell whether the API server would take what the message says; every later patch would fail with it."""
+    changed = draft.status.model_copy(update=_read_result(draft, message))
+    try:
+        FineTuneJobStatus.model_validate(changed.model_dump(mode="json"))
+    except ValidationError:
+        return False
+    return True
+
+
+def _read_result(draft: Draft, message: TerminationMessage) -> dict[str, object]:
+    """Return the fields of the status that the message of a stage that worked sets."""
     current = draft.status
-    draft.update(
-        prepared_attempt=message.attempt,
-        prepared_sha256=message.prepared_sha256,
-        run_digest=message.run_digest,
-        data=message.data,
-        memory=_merge_memory(current.memory, message.memory),
-        resolved=dict(current.resolved) | dict(message.resolved),
-        warnings=_merge_warnings(current, message),
-    )
+    changes: dict[str, object] = {
+        "memory": _merge_memory(current.memory, message.memory),
+        "resolved": dict(current.resolved) | dict(message.resolved),
+        "warnings": _merge_warnings(current, message),
+    }
+    if message.stage is Stage.PREPARE:
+        return changes | {
+            "prepared_attempt": message.attempt,
+            "prepared_sha256": message.prepared_sha256,
+            "run_digest": message.run_digest,
+            "data": message.data,
+        }
+    layout = artifacts.build_run_layout(draft.spec.output.uri if draft.spec else "", draft.job.uid)
+    uri = message.artifacts_uri or f"{layout.model(message.attempt)}/"
+    digest = message.manifest_sha256 or ""
+    found = Artifacts(uri=uri, manifest_uri=str(layout.manifest), manifest_sha256=digest)
+    return changes | {"artifacts": found, "metrics": message.metrics}
 
 
 def _accept_trained(draft: Draft, message: TerminationMessage) -> Verdict:
-    current = draft.status
-    layout = artifacts.build_run_layout(draft.spec.output.uri if draft.spec else "", draft.job.uid)
-    uri = message.artifacts_uri or f"{layout.model(message.attempt)}/"
     draft.final_step = message.step
-    draft.update(
-        artifacts=Artifacts(uri=uri, manifest_uri=str(layout.manifest), manifest_sha256=message.manifest_sha256 or ""),
-        metrics=message.metrics,
-        memory=_merge_memory(current.memory, message.memory),
-        resolved=dict(current.resolved) | dict(message.resolved),
-        warnings=_merge_warnings(current, message),
-    )
+    uri = draft.status.artifacts.uri if draft.status.artifacts is not None else ""
     return Verdict(State.SUCCEEDED, f"the tuned model lies in {uri}", str(message.reason))
 
 
@@ -335,7 +347,8 @@ def _merge_memory(old: MemoryStatus | None, new: MemoryStatus | None) -> MemoryS
 
 
 def _merge_warnings(current: FineTuneJobStatus, message: TerminationMessage) -> list[str]:
-    texts = [status.build_message(text) for text in (*current.warnings, *message.warnings)]
+    added = [logs.scrub_text(text) for text in message.warnings]
+    texts = [status.build_message(text) for text in (*current.warnings, *added)]
     return list(dict.fromkeys(texts))[:_MAX_WARNINGS]
 
 

@@ -1,11 +1,14 @@
 """How attempts end: exit code, message and pod in, cause, count and phase out."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import cluster_objects as objects
 import pytest
 from cluster_objects import to_prepare, to_train
+
+from finetune_api.status import FineTuneJobStatus
 
 
 def _kinds(plan: Any) -> list[str]:
@@ -245,3 +248,30 @@ def test_a_proven_success_counts_whatever_became_of_the_job(fate: str, is_suspen
     stored = cluster.status
     assert (stored["phase"], stored["artifacts"]["manifestSHA256"]) == ("Succeeded", objects.MANIFEST_SHA256)
     assert (stored["attempts"][-1]["cause"], stored["attempts"][-1]["activeSeconds"]) == ("Completed", 10)
+
+
+def test_warnings_of_the_trainer_are_scrubbed_and_cut() -> None:
+    cluster = to_prepare()
+    cluster.step(1)
+    text = json.loads(objects.build_prepared_message()) | {"warnings": ["password=hunter2", "x" * 2000, "x" * 2000]}
+    cluster.end(0, 20, json.dumps(text))
+    cluster.step(20)
+    assert cluster.status["warnings"] == ["password=***", "x" * 1023 + "…"]
+
+
+UNFIT: list[tuple[str, dict[str, Any]]] = [
+    ("a digest that is none", {"runDigest": "sha256:xyz"}),
+    ("more resolved values than fit", {"resolved": {f"key{number}": "1" for number in range(64)}}),
+]
+
+
+@pytest.mark.parametrize(("sentence", "fields"), UNFIT, ids=[case[0] for case in UNFIT])
+def test_a_message_that_no_status_may_hold_is_no_message(sentence: str, fields: dict[str, Any]) -> None:
+    cluster = to_prepare()
+    cluster.job["status"]["resolved"] = {"seed": "1"}
+    cluster.step(1)
+    cluster.end(0, 20, json.dumps(json.loads(objects.build_prepared_message()) | fields))
+    cluster.step(20)
+    assert cluster.status["failure"]["reason"] == "ArtifactMissing"
+    assert "preparedSHA256" not in cluster.status
+    FineTuneJobStatus.model_validate(cluster.status)
