@@ -6,6 +6,7 @@ errors at once.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TypeVar
@@ -115,10 +116,9 @@ def _parse_choice(*allowed: str) -> Callable[[str], str]:
 
 
 def _parse_quantity(text: str) -> str:
-    try:
-        quantities.parse_quantity(text)
-    except ArithmeticError:
-        raise ValueError("be a Kubernetes quantity such as 1 or 4Gi") from None
+    # The pattern of the API: the parser alone would take signs and NaN, which the API server then refuses in each pod.
+    if not re.fullmatch(quantities.QUANTITY_PATTERN, text):
+        raise ValueError("be a Kubernetes quantity such as 1 or 4Gi")
     return text
 
 

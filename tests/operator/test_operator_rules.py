@@ -157,6 +157,13 @@ def test_all_faults_of_the_environment_are_told_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["4GG", "NaN", "-1", "Infinity", "Gi", "1 Gi", "4gi", "+1", "1e3"])
+def test_what_is_no_quantity_is_refused_with_one_sentence(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.load_settings({"FINETUNE_TRAINER_IMAGE": "trainer:1", "FINETUNE_PREPARE_CPU": text})
+    assert str(caught.value) == f"FINETUNE_PREPARE_CPU ({text}) must be a Kubernetes quantity such as 1 or 4Gi"
+
+
 # Observation.
 
 
