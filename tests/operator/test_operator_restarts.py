@@ -230,6 +230,24 @@ def test_without_a_rule_it_does_not_start_and_names_it(
     assert f"must be allowed to delete jobs.batch in namespace {quiet_stage.namespace}" in operator.log.read_text()
 
 
+def test_a_watched_namespace_that_is_gone_costs_the_others_nothing(
+    control_plane: Any, client: lightkube.Client, quiet_stage: Stage, tmp_path: Path
+) -> None:
+    kubeconfig = operator_driver.build_account_kubeconfig(
+        client, control_plane.kubeconfig, [quiet_stage.namespace], tmp_path
+    )
+    operator = Operator(kubeconfig, ["gone-long-ago", quiet_stage.namespace], tmp_path / "operator.log")
+    operator.start()
+    try:
+        run = quiet_stage.submit("beside")
+        run.play_prepare()
+        run.play_train()
+        run.wait_phase("Succeeded")
+    finally:
+        assert operator.stop() == 0
+    assert "watched namespace can't be used" in operator.log.read_text()
+
+
 def test_without_the_api_server_it_ends_instead_of_idling(quiet_stage: Stage, tmp_path: Path) -> None:
     kubeconfig = tmp_path / "nowhere.kubeconfig"
     kubeconfig.write_text(
