@@ -214,6 +214,19 @@ def test_a_quota_that_refuses_the_pod_stalls_the_run_until_it_is_raised(restrict
     run.delete()
 
 
+def test_a_quota_that_refuses_the_job_stalls_the_run_until_it_is_raised(restricted_stage: Stage) -> None:
+    client, namespace = restricted_stage.client, restricted_stage.namespace
+    client.create(Quota(metadata={"name": "jobs", "namespace": namespace}, spec={"hard": {"count/jobs.batch": "0"}}))
+    run = restricted_stage.submit("job-quota")
+    stalled = run.wait("stalled", lambda now: get_conditions(now).get("Stalled", ("",))[0] == "True", 40)
+    assert get_conditions(stalled)["Stalled"] == ("True", "QuotaExceeded")
+    assert get_conditions(stalled)["Reconciling"][0] == "False"
+    client.delete(Quota, "jobs", namespace=namespace)
+    run.wait_pod("prepare", seconds=60)
+    assert run.read_events().count("QuotaExceeded") == 1
+    run.delete()
+
+
 def test_pods_satisfy_the_pod_security_level_restricted(restricted_stage: Stage) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     restricted_stage.client.patch(Namespace, restricted_stage.namespace, label, patch_type=PatchType.MERGE)
