@@ -123,11 +123,12 @@ class Worker:
         stored = await self._cluster.apply_status(snapshot.job, plan)
         # Counted before the actions: a later pass doesn't see this transition any more.
         self._record_plan(snapshot.job, plan)
-        is_changed = stored is not snapshot.job or bool(plan.actions)
-        if is_changed and key in self._resynced:
-            self._metrics.resync_drift.labels("missed_update").inc()
+        is_resynced = key in self._resynced
         self._resynced.discard(key)
         await self._cluster.apply_actions(stored, plan.actions, now)
+        # Not so where an action was refused: it is tried again at every resync, and nothing was missed.
+        if is_resynced and (stored is not snapshot.job or plan.actions):
+            self._metrics.resync_drift.labels("missed_update").inc()
         return plan.requeue_after
 
     def _record_plan(self, job: FineTuneJob, plan: Plan) -> None:

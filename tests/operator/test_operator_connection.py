@@ -147,6 +147,24 @@ def test_a_job_that_was_never_created_ends_the_run_with_the_refusal_in_its_messa
     assert state.status["failure"]["message"].endswith("can't be created: exceeded quota: one")
 
 
+def test_a_refused_create_is_no_missed_update() -> None:
+    state = Cluster()
+    refusals = {("POST", "/jobs"): scripted_api.refuse(403, "exceeded quota: one")}
+    api = ScriptedApi(_serve(state.job, {"finetunejobs": [state.job]}, refusals))
+    worker = _make_worker(api)
+    worker._health.is_ready = True
+
+    async def check() -> None:
+        await worker._resync()
+        assert worker._resynced == {KEY}
+        with pytest.raises(ApiError):
+            await worker._reconcile(KEY)
+
+    asyncio.run(check())
+    sample = 'finetune_operator_resync_drift_total{kind="missed_update"} 0.0'
+    assert sample in api.metrics.build_exposition().decode().splitlines()
+
+
 # Namespaces.
 
 
