@@ -221,8 +221,9 @@ def test_quoted_newlines_in_csv_are_accepted(stage: Stage) -> None:
 
 def test_a_few_rows_of_test_in_train_are_a_warning(stage: Stage) -> None:
     stage.bench.put("test.jsonl", make_reviews(130)[117:])
+    stage.bench.put("validation.jsonl", make_reviews(140)[130:])
     message = stage.run(
-        stage.build(data=data(stage.bench, train="train.jsonl", test="test.jsonl"), split={"validation": "0"})
+        stage.build(data=data(stage.bench, train="train.jsonl", test="test.jsonl", validation="validation.jsonl"))
     )
     assert message.warnings == [
         "3 of 13 test rows stand in the train rows too, such as test.jsonl line 1, test.jsonl line 2, test.jsonl line 3"
