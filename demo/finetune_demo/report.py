@@ -23,14 +23,14 @@ def build_watch_table(statuses: Mapping[str, FineTuneJobStatus], steps: Mapping[
     """
     table = Table(title=title, title_justify="left", expand=False)
     for column in ("name", "phase", "progress", "attempts", "reason"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "name")
     for name, status in sorted(statuses.items()):
         ready = find_condition(status.conditions, ConditionType.READY)
         phase = status.phase or Phase.PENDING
         table.add_row(
             name,
             Text(phase, style=_COLOURS.get(phase, "")),
-            ProgressBar(total=1.0, completed=_share(status, steps.get(name, 0.0)), width=24),
+            ProgressBar(total=1.0, completed=_share(status, steps.get(name, 0.0)), width=20),
             str(status.attempt_count),
             ready.reason if ready else "",
         )
@@ -47,8 +47,8 @@ def _share(status: FineTuneJobStatus, steps: float) -> float:
 def build_result_table(statuses: Mapping[str, FineTuneJobStatus], baselines: Mapping[str, float]) -> Group:
     """Show base → tuned on the same rows, with TF-IDF beside where it was measured, and where the results lie."""
     table = Table(title="base → tuned", title_justify="left")
-    for column in ("run", "metric", "rows", "base", "tuned", "TF-IDF + logistic regression"):
-        table.add_column(column)
+    for column in ("run", "metric", "rows", "base", "tuned", "TF-IDF + regression"):
+        table.add_column(column, no_wrap=column == "run")
     addresses = Table(show_header=False, box=None)
     addresses.add_column(no_wrap=True)
     addresses.add_column(overflow="fold")
