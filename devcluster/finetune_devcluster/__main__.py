@@ -92,9 +92,10 @@ def kubeconfig(name: Name = DEFAULT_NAME) -> None:
 
 def main() -> None:
     """Run the command line; a known error is one message and exit code 1."""
-    # A polite end of the driver (a closed terminal, a CI time limit) must clean up as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A polite end of the driver (a closed terminal, a CI time limit) must clean up as Ctrl-C does; and Ctrl-C must, too,
+    # where a shell started this in the background and had it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except (errors.DevclusterError, ValueError) as error:
