@@ -92,8 +92,8 @@ def kubeconfig(name: Name = DEFAULT_NAME) -> None:
 
 def main() -> None:
     """Run the command line; a known error is one message and exit code 1."""
-    # A polite end of the driver (a closed terminal, a CI time limit) must clean up as Ctrl-C does; and Ctrl-C must, too,
-    # where a shell started this in the background and had it ignored.
+    # A polite end of the driver (a closed terminal, a CI time limit) must clean up as Ctrl-C does. So must Ctrl-C
+    # itself where a shell started this in the background, which has it ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
