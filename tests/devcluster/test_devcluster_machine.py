@@ -48,16 +48,16 @@ def test_what_is_no_go_version_is_refused() -> None:
 
 def test_the_settings_of_package_clients_reach_image_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "host-pip.conf"
-    config.write_text("[global]\nindex-url = https://old.example/simple\ntrusted-host = mirror.example\n")
+    config.write_text("[global]\nindex-url = https://old.example/index\ntrusted-host = mirror.example\n")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
-    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret%40@mirror.example/simple")
-    monkeypatch.setenv("UV_INDEX_URL", "https://mirror.example/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret%40@mirror.example/index")
+    monkeypatch.setenv("UV_INDEX_URL", "https://mirror.example/index")
     volumes = host_settings.save_build_volumes(tmp_path)
     pip = (tmp_path / "pip.conf").read_text()
-    assert "index-url = https://user:secret%40@mirror.example/simple" in pip
+    assert "index-url = https://user:secret%40@mirror.example/index" in pip
     assert "trusted-host = mirror.example" in pip
-    assert tomllib.loads((tmp_path / "uv.toml").read_text())["index-url"] == "https://mirror.example/simple"
+    assert tomllib.loads((tmp_path / "uv.toml").read_text())["index-url"] == "https://mirror.example/index"
     assert (tmp_path / "pip.conf").stat().st_mode & 0o077 == 0
     assert f"{tmp_path / 'pip.conf'}:/etc/pip.conf:ro" in volumes
     assert f"{tmp_path / 'cache' / 'package-downloads'}:/root/.cache:rw" in volumes
