@@ -129,7 +129,7 @@ def test_the_published_adapter_gives_the_recorded_logits_in_plain_transformers_a
     assert len(samples) == 8
     for sample in samples:
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([sample["input_ids"]])).logits[0]
+            logits = model(input_ids=torch.tensor([sample["inputIds"]])).logits[0]
         assert np.allclose(logits.float().numpy(), sample["logits"], atol=1e-4), sample
 
 
