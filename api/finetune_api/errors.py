@@ -11,7 +11,7 @@
      ├── Diverged             80  the loss is not a finite number any more
      ├── StorageUnavailable   69  the store can't be reached or fails; retried
      ├── TemporaryFailure     75  anything else that may pass; retried
-     ├── GPUFault             85  Xid, ECC or NCCL failure; retried
+     ├── GPUFault             85  the GPU a pod was promised can't be used; retried
      └── Interrupted         143  stopped by a signal; resumed, not counted
 
 Final or retried is decided here, once for both sides: see `finetune_api.run.FINAL_EXIT_CODES`.

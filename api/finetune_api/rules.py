@@ -1,7 +1,7 @@
 """Rules across the fields of a spec, each once: as a CEL expression for the API server, as Python for all else.
 
 A contract test sends the same objects through both and compares. A rule must not raise; it sees a spec whose single
-fields are valid. `fields` that later versions will allow are refused here by name, so that nothing is ever ignored.
+fields are valid. What later versions will allow is refused here by name, so that nothing is ever ignored.
 """
 
 import re
