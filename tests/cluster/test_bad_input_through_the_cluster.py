@@ -38,6 +38,9 @@ def _make_job(case: BadInput, product: Any) -> Manifest:
             spec__output__uri=f"s3://runs/{case.name}",
         )
     )
+    if case.stalls:
+        # Its pod may hold its place on the node for as long as the others run.
+        manifest = edit_manifest(manifest, "spec.resources.cpu", "50m")
     for path, value in case.edits.items():
         manifest = edit_manifest(manifest, path, _fill(value, values))
     return manifest
@@ -51,8 +54,14 @@ def _fill(value: Any, values: dict[str, str]) -> Any:
     return value
 
 
-def _has_ended(status: FineTuneJobStatus) -> bool:
-    return runs.is_finished(status) or is_true(status.conditions, ConditionType.STALLED)
+def _is_stalled(status: FineTuneJobStatus) -> bool:
+    return is_true(status.conditions, ConditionType.STALLED)
+
+
+def _is_stalled_as_wanted(status: FineTuneJobStatus, case: BadInput) -> bool:
+    """Tell the wait that only somebody can end from the wait for room on the node, which every run goes through."""
+    stalled = find_condition(status.conditions, ConditionType.STALLED)
+    return _is_stalled(status) and stalled is not None and all(text in stalled.message for text in case.want_message)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +74,18 @@ def statuses(product: Any) -> Iterator[dict[str, FineTuneJobStatus]]:
         product.upload(BUCKET, {f"{case.name}/{key}": content for key, content in files.items()})
     for case in BAD_INPUTS:
         runs.apply_run(product.client, _make_job(case, product))
-    names = [case.name for case in BAD_INPUTS]
-    yield runs.wait_until(product.client, NAMESPACE, names, is_reached=_has_ended, deadline_seconds=DEADLINE_SECONDS)
+    stalling = [case for case in BAD_INPUTS if case.stalls]
+    failing = [case.name for case in BAD_INPUTS if not case.stalls]
+    runs.wait_until(product.client, NAMESPACE, failing, deadline_seconds=DEADLINE_SECONDS)
+    for case in stalling:
+        runs.wait_until(
+            product.client,
+            NAMESPACE,
+            [case.name],
+            is_reached=lambda status, case=case: _is_stalled_as_wanted(status, case),
+            deadline_seconds=DEADLINE_SECONDS,
+        )
+    yield runs.fetch_statuses(product.client, NAMESPACE)
     product.delete_namespace(NAMESPACE)
 
 
@@ -117,7 +136,7 @@ def test_a_quota_that_refuses_the_pod_stalls_the_run(product: Any) -> None:
     )
     manifest = product.make_job(make_manifest(name="no-room", namespace="small-quota"))
     runs.apply_run(product.client, manifest)
-    status = runs.wait_until(product.client, "small-quota", ["no-room"], is_reached=_has_ended, deadline_seconds=90.0)[
+    status = runs.wait_until(product.client, "small-quota", ["no-room"], is_reached=_is_stalled, deadline_seconds=90.0)[
         "no-room"
     ]
     stalled = find_condition(status.conditions, ConditionType.STALLED)
