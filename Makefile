@@ -43,7 +43,7 @@ test-contract: install ## against a real API server, without root
 test-cluster: install ## whole jobs on a real node; needs root
 	$(PYTEST) -m cluster
 
-crd: install ## render the CRD and the reference pages from the code
+crd: install ## render the CRD, the reference and the tables of docs/performance.md
 	$(PYTHON) scripts/render.py
 
 constraints: ## resolve constraints.txt anew
