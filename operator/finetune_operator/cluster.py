@@ -27,7 +27,7 @@ from lightkube.types import CascadeType, PatchType
 
 from finetune_api import group, status
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator import attempts, observe, stages
+from finetune_operator import attempts, observe, stages, waiting
 from finetune_operator.metrics import Metrics
 from finetune_operator.observe import FineTuneJob, Observed
 from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
@@ -246,8 +246,8 @@ class Cluster:
                 return
             # A quota, a webhook or a validation: only somebody else can change it, and nobody else can tell the user.
             code = error.status.code or 0
-            if 400 <= code < 500 and code != 429:
-                text = str(error.status.message or error)
+            text = str(error.status.message or error)
+            if not waiting.is_passing_refusal(code, text):
                 plan = stages.stall_refused_create(job.status, code=code, text=text, generation=job.generation, now=now)
                 await self.apply_status(job, plan)
             raise

@@ -54,6 +54,16 @@ _CREATE_ERRORS: tuple[tuple[str, Reason], ...] = (
 """What the API server says when it refuses a Job's pod, first match wins; the rest are webhooks and limits."""
 
 
+_PASSING_REFUSAL = re.compile(r"cannot find RESTMapping")
+"""The admission of owner references looks kinds up in a list that is up to half a minute old: right after the CRD was
+installed it refuses every Job that names its FineTuneJob."""
+
+
+def is_passing_refusal(code: int, text: str) -> bool:
+    """Tell whether a refused create works by itself some seconds later."""
+    return code == 429 or not 400 <= code < 500 or _PASSING_REFUSAL.search(text) is not None
+
+
 def classify_refusal(code: int, text: str) -> Reason:
     """Say why the API server refused to make a Job."""
     if code == 422:
