@@ -251,13 +251,6 @@ RULES: tuple[Rule, ...] = (
         "FieldValueForbidden",
     ),
     Rule(
-        "training.packing",
-        "!self.training.packing",
-        "must be false: this version does not pack samples yet",
-        lambda spec: _when(spec.training.packing, "true"),
-        "FieldValueForbidden",
-    ),
-    Rule(
         "output.merge",
         "!self.output.merge",
         "must be false: this version publishes adapters unmerged",

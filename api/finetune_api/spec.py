@@ -233,8 +233,9 @@ class Training(Model):
     """weightDecay of AdamW."""
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 256
     """maxLength of a sample in tokens; longer ones are cut and counted."""
-    packing: bool = False
-    """packing puts several samples into one row."""
+    packing: bool = True
+    """packing lays samples one after another instead of padding them. It changes speed, not results: no sample sees
+    another, and a step holds the same samples. status.resolved says where an architecture is padded all the same."""
     precision: Precision = Precision.AUTO
     """precision of the weights in training. Auto: BFloat16 on GPUs that have it, else Float32."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 13

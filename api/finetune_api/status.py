@@ -242,10 +242,10 @@ class Failure(Model):
 class ResolvedKey(StrEnum):
     """Keys of `resolved`: the automatic choices of the prepare stage which the train stage carries out."""
 
-    MICRO_BATCH_SIZE = "microBatchSize"
-    """Rows one rank puts through the model at once."""
-    GRADIENT_ACCUMULATION = "gradientAccumulation"
-    """Micro-batches of one rank per optimizer step."""
+    PACKING = "packing"
+    """`true` where samples share a row, `false` where rows are padded."""
+    MICRO_BATCH_TOKENS = "microBatchTokens"
+    """Most tokens one rank puts through the model at once; on a GPU the train stage may lower it."""
     LEARNING_RATE = "learningRate"
     EPOCHS = "epochs"
     TOTAL_STEPS = "totalSteps"

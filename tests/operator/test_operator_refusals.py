@@ -72,7 +72,7 @@ def test_endpoints_with_encryption_or_inside_the_cluster_are_allowed(url: str) -
 
 def test_a_run_that_lives_is_not_refused_by_rules_of_a_later_operator() -> None:
     cluster = to_prepare(spec__trainer={"image": ""})
-    cluster.job["spec"]["training"]["packing"] = True
+    cluster.job["spec"]["output"]["merge"] = True
     assert _kinds(cluster.step(5)) == []
     assert "failure" not in cluster.status
 

@@ -78,7 +78,6 @@ MALFORMED = (
     Malformed("a learning rate of 5", "spec.training.learningRate", "5", "spec.training.learningRate", "at most 1"),
     Malformed("a batch of 0", "spec.training.batchSize", 0, "spec.training.batchSize", "must be at least 1"),
     Malformed("a scheduler that isn't there", "spec.training.scheduler", "Linear", "spec.training.scheduler", "did you mean linear?"),
-    Malformed("packing not built yet", "spec.training.packing", True, "spec.training.packing", "does not pack samples yet"),
     Malformed("early stopping without evaluations", "spec.training.earlyStopping", {"patience": 1}, "spec.training.earlyStopping", "nothing to stop early on", also=(("spec.evaluation.every", "End"),)),
     Malformed("everySteps without Steps", "spec.evaluation.everySteps", 10, "spec.evaluation.everySteps", "only there"),
     Malformed("Steps without everySteps", "spec.evaluation.every", "Steps", "spec.evaluation.everySteps", "must be given"),

@@ -3,6 +3,7 @@
 It is taken before it is clipped and used.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from safetensors.torch import save_file
 from training_runs import build_config
 
 from finetune_api.spec import Precision
-from finetune_trainer import collate, loop, scores
+from finetune_trainer import attention, loop
+from finetune_trainer import rows as row_files
 from finetune_trainer.evaluation import Evaluator
+from finetune_trainer.objective import build_objective
 from finetune_trainer.plan import Plan
 from finetune_trainer.progress import ProgressLog
 
@@ -35,22 +38,31 @@ class Recorder(transformers.TrainerCallback):
         self.gradient = {name: gradient.clone() for name, gradient in pairs if gradient is not None}
 
 
-def compute_gradient(folder: Path, rows: Path, micro_batch: int, accumulation: int, scratch: Path) -> dict[str, Any]:
-    """Make one step on the first eight rows and return its gradient."""
+def build_evaluator(tokens: int = 64, *, is_packed: bool) -> Evaluator:
+    """Return what puts rows through a language model in micro-batches of so many tokens."""
+    objective = build_objective("AutoModelForCausalLM", False)
+    return Evaluator(objective, 0, 1, tokens, torch.device("cpu"), False, is_packed)
+
+
+def packing(model: Any, is_packed: bool) -> contextlib.AbstractContextManager[None]:
+    """Let a language model take packed rows, or leave it as it is."""
+    return attention.packed(model, is_labelled=False) if is_packed else contextlib.nullcontext()
+
+
+def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scratch: Path) -> dict[str, Any]:
+    """Make one step on the eight rows, in micro-batches of so many tokens, and return its gradient."""
     spec = build_config("CausalLM", "decoder", {}, {"method": {"kind": "Full"}, "training": {"batchSize": 8}}).spec
-    chosen = Plan(micro_batch, accumulation, 1e-3, 1, Precision.FLOAT32, "loss")
-    arguments = loop.build_arguments(spec, chosen, scratch, has_validation=False, is_cpu=True, is_autocast=False)
+    chosen = Plan(tokens, is_packed, 1e-3, 1, Precision.FLOAT32, "loss")
+    arguments = loop.build_arguments(spec, chosen, scratch, has_validation=False, is_cpu=True)
     # The norm differs from cut to cut in its last digits: clipping would spread that over every number.
     arguments.max_grad_norm = 1e9
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    objective = scores.build_objective("AutoModelForCausalLM", False)
     trainer = loop.FineTuneTrainer(
         model,
         arguments,
-        rows=collate.load_rows(rows),
-        validation=collate.load_rows(scratch / "none"),
-        objective=objective,
-        evaluator=Evaluator(objective, 0, 1, micro_batch, torch.device("cpu"), False),
+        rows=row_files.load_rows(rows),
+        validation=row_files.load_rows(rows.with_name("none.parquet")),
+        evaluator=build_evaluator(tokens, is_packed=is_packed),
         best=loop.BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",
         batch_size=BATCH_SIZE,
@@ -58,7 +70,8 @@ def compute_gradient(folder: Path, rows: Path, micro_batch: int, accumulation: i
     )
     recorder = Recorder(model)
     trainer.add_callback(recorder)
-    trainer.train()
+    with packing(model, is_packed):
+        trainer.train()
     return recorder.gradient
 
 
@@ -70,7 +83,7 @@ def save_gradient_of_rank(rank: int, port: int, folder: Path, rows: Path, output
     os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
     # Inherited from the parent, which trained alone.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    found = compute_gradient(folder, rows, 2, 2, output.parent)
+    found = compute_gradient(folder, rows, 40, True, output.parent)
     if rank == 0:
         save_file(found, output)
     torch.distributed.destroy_process_group()

@@ -27,7 +27,7 @@ from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, RunManifest
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_api.status import DataStatus
-from finetune_trainer import base_model
+from finetune_trainer import base_model, plan
 from finetune_trainer.storage import Store
 
 BUCKET = "runs"
@@ -145,8 +145,8 @@ class RunBench:
             ),
             labels=list(LABELS) if is_labelled else [],
             resolved={
-                "microBatchSize": "4",
-                "gradientAccumulation": "2",
+                "packing": self._decide_packing(model, is_labelled=is_labelled),
+                "microBatchTokens": "64",
                 "learningRate": "1e-3",
                 "epochs": "1",
                 "totalSteps": "4",
@@ -165,6 +165,10 @@ class RunBench:
             uid=config.job.uid,
             prepared={"attempt": 1, "sha256": hashlib.sha256(content).hexdigest()},
         )
+
+    def _decide_packing(self, model: str, *, is_labelled: bool) -> str:
+        facts = json.loads((self.get_model_folder(model) / "config.json").read_text())
+        return "true" if plan.is_packable(facts["model_type"], is_labelled=is_labelled) else "false"
 
     def _put(self, address: artifacts.S3Address, content: bytes) -> None:
         self.client.put_object(Bucket=address.bucket, Key=address.key, Body=content)

@@ -1,18 +1,20 @@
 """Losses and metrics: sums over targets, figures of the whole split, and no good-looking number from a broken model."""
 
 import math
+from pathlib import Path
 from typing import Any
 
-import pyarrow
+import one_step
 import pytest
+import tiny_models
 import torch
+import training_runs
+import transformers
 from sklearn import metrics as reference
 
 from finetune_api.errors import Diverged
 from finetune_api.tasks import TASKS
-from finetune_trainer import loss, scores
-from finetune_trainer.collate import Rows
-from finetune_trainer.evaluation import Evaluator
+from finetune_trainer import loss, rows, scores
 from finetune_trainer.loss import LossParts
 
 
@@ -31,7 +33,7 @@ def test_only_targets_count_in_the_loss_of_tokens() -> None:
         for position in range(1, 5)
         if labels[row, position] != -100
     )
-    assert (parts.targets.numel(), loss.count_token_targets(labels)) == (5, 5)
+    assert parts.num_targets == 5
     assert float(parts.total) == pytest.approx(float(want), abs=1e-5)
 
 
@@ -48,7 +50,9 @@ def test_a_batch_without_targets_costs_nothing_and_keeps_its_gradient() -> None:
 
 def gather(kind: Any, batches: list[tuple[list[int], list[int], float]]) -> Any:
     for predictions, targets, total in batches:
-        kind.update(LossParts(torch.tensor(total), torch.tensor(predictions), torch.tensor(targets)))
+        predicted, wanted = torch.tensor(predictions), torch.tensor(targets)
+        parts = LossParts(torch.tensor(total), len(targets), (predicted == wanted).sum(), predicted, wanted)
+        kind.update(parts)
     return kind
 
 
@@ -92,17 +96,32 @@ def test_scores_of_two_ranks_merge_to_those_of_one() -> None:
         assert merged.compute() == whole.compute()
 
 
-def test_a_loss_that_is_not_finite_is_never_averaged_away() -> None:
-    class Broken(torch.nn.Module):
-        def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> Any:
-            class Output:
-                logits = torch.full((*input_ids.shape, 9), float("nan"))
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_loss_that_is_not_finite_is_never_averaged_away(tmp_path: Path, is_packed: bool) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_models.build_decoder(tmp_path / "model"))
+    model.lm_head.weight.data[7, 7] = math.nan
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(training_runs.build_parquet("CausalLM", 4, seed=3))
+    rows.unpack_rows(path)
+    evaluator = one_step.build_evaluator(is_packed=is_packed)
 
-            return Output()
+    with (
+        one_step.packing(model, is_packed),
+        pytest.raises(Diverged, match="the loss must be a finite number; evaluation at step 20 gave nan"),
+    ):
+        evaluator.evaluate(model, rows.load_rows(path), "evaluation at step 20")
 
-    ids = pyarrow.array([[1, 2, 3]], pyarrow.list_(pyarrow.int32()))
-    rows = Rows(pyarrow.table({"row": pyarrow.array([0]), "input_ids": ids, "labels": ids}))
-    evaluator = Evaluator(scores.build_objective("", False), 0, 0, 4, torch.device("cpu"), False)
 
-    with pytest.raises(Diverged, match="the loss must be a finite number; evaluation at step 20 gave nan"):
-        evaluator.evaluate(Broken(), rows, "evaluation at step 20")
+@pytest.mark.parametrize("tokens", [1, 40, 10_000])
+def test_packed_and_padded_evaluations_give_the_same_figures(tmp_path: Path, tokens: int) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_models.build_decoder(tmp_path / "model"))
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(training_runs.build_parquet("InstructionTuning", 9, seed=3))
+    rows.unpack_rows(path)
+
+    def measure(tokens: int, *, is_packed: bool) -> dict[str, float]:
+        evaluator = one_step.build_evaluator(tokens, is_packed=is_packed)
+        with one_step.packing(model, is_packed):
+            return evaluator.evaluate(model, rows.load_rows(path), "a test").compute()
+
+    assert measure(tokens, is_packed=True) == pytest.approx(measure(10_000, is_packed=False), rel=1e-5)

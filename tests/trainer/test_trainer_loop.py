@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from finetune_api.errors import Diverged, Interrupted
 from finetune_api.spec import Precision
-from finetune_trainer import collate, loop, loss, model, scores, stopping
+from finetune_trainer import collate, loop, loss, model, rows, stopping
 from finetune_trainer.loop import BestWeights
+from finetune_trainer.objective import build_objective
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loop")
     tiny_models.build_decoder(folder / "decoder")
     (folder / "rows.parquet").write_bytes(training_runs.build_parquet("InstructionTuning", 8, seed=3))
+    for name in ("rows", "none"):
+        rows.unpack_rows(folder / f"{name}.parquet")
     torch.set_num_threads(1)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole_batch_gradient(folder: Path) -> dict[str, torch.Tensor]:
-    return one_step.compute_gradient(folder / "decoder", folder / "rows.parquet", 8, 1, folder)
+    return one_step.compute_gradient(folder / "decoder", folder / "rows.parquet", 10_000, False, folder)
 
 
 def measure_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
@@ -39,11 +42,12 @@ def measure_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-@pytest.mark.parametrize(("micro_batch", "accumulation"), [(2, 4), (4, 2), (1, 8), (3, 3)])
-def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(
-    folder: Path, whole_batch_gradient: dict[str, torch.Tensor], micro_batch: int, accumulation: int
+@pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("tokens", [1, 30, 70, 10_000])
+def test_micro_batches_of_any_size_give_the_gradient_of_the_whole_padded_batch(
+    folder: Path, whole_batch_gradient: dict[str, torch.Tensor], tokens: int, is_packed: bool
 ) -> None:
-    found = one_step.compute_gradient(folder / "decoder", folder / "rows.parquet", micro_batch, accumulation, folder)
+    found = one_step.compute_gradient(folder / "decoder", folder / "rows.parquet", tokens, is_packed, folder)
 
     assert measure_difference(found, whole_batch_gradient) < 1e-6
 
@@ -67,7 +71,7 @@ def test_two_ranks_give_the_gradient_of_one(folder: Path, whole_batch_gradient: 
 
 def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder: Path) -> None:
     config = training_runs.build_config("CausalLM", "decoder", {}, {"method": {"kind": "LoRA", "quantization": "NF4"}})
-    objective = scores.build_objective("AutoModelForCausalLM", False)
+    objective = build_objective("AutoModelForCausalLM", False)
     device = torch.device("cpu")
     torch.manual_seed(0)
     loaded = model.load_base(
@@ -80,18 +84,17 @@ def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder:
         device=device,
     )
     tuned = model.apply_method(loaded, config.spec, objective).train()
-    rows = collate.load_rows(folder / "rows.parquet")
-    batch = collate.collate_rows([rows[0], rows[1]], 1)
-    labels = batch.pop("labels")
+    split = rows.load_rows(folder / "rows.parquet")
+    batch = collate.collate_padded([split[0], split[1]], 1)
 
     def compute() -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
         tuned.zero_grad()
-        objective.compute_loss(tuned(**batch).logits, labels).total.backward()
+        objective.compute(tuned, batch, is_autocast=False).total.backward()
         return {name: item.grad.clone() for name, item in tuned.named_parameters() if item.grad is not None}
 
     before = compute()
-    one_step.Evaluator(objective, 0, 1, 4, device, False).evaluate(tuned, rows, "a test")
+    one_step.build_evaluator(is_packed=False).evaluate(tuned, split, "a test")
 
     assert len(before) == 28
     assert measure_difference(compute(), before) == 0.0
@@ -101,9 +104,9 @@ def test_a_model_whose_pad_token_is_its_stop_token_learns_to_stop(folder: Path) 
     tuned = transformers.AutoModelForCausalLM.from_pretrained(folder / "decoder", dtype=torch.float32)
     stop = tuned.config.eos_token_id
     short, long = [10, 20, 30, stop], [11, 21, 31, 41, 51, 61, stop]
-    batch = collate.collate_rows([{"input_ids": row, "labels": row} for row in (short, long)], stop)
+    batch = collate.collate_padded([{"input_ids": row, "labels": row} for row in (short, long)], stop)
     assert batch["input_ids"][0].tolist() == [*short, stop, stop, stop]
-    assert batch["labels"][0].tolist() == [*short, -100, -100, -100]
+    assert batch["labels"][0].tolist() == [-100, *short[1:], -100, -100, -100]
     labels, optimizer = batch.pop("labels"), torch.optim.AdamW(tuned.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
@@ -162,35 +165,6 @@ def test_patience_counts_evaluations_without_gain(
         best.record(torch.nn.Linear(1, 1), value, step, True)
 
     assert best.is_exhausted is want
-
-
-ORDERS = [
-    pytest.param([3, 9, 1, 7, 5, 2, 8, 4, 6, 10], 4, id="an incomplete last step"),
-    pytest.param(list(range(1, 65)), 8, id="whole steps only"),
-    pytest.param([5], 4, id="one row"),
-    pytest.param([5, 5, 5], 8, id="less than a step"),
-]
-
-
-@pytest.mark.parametrize(("lengths", "batch_size"), ORDERS)
-def test_the_order_holds_every_row_once_and_begins_with_the_longest(lengths: list[int], batch_size: int) -> None:
-    orders = [collate.build_order(lengths, batch_size, seed=13, epoch=epoch) for epoch in (0, 1)]
-
-    for order in orders:
-        assert sorted(order) == list(range(len(lengths)))
-        complete = order[: len(order) // batch_size * batch_size] or order
-        assert max(lengths[row] for row in order[:batch_size]) == max(lengths[row] for row in complete)
-    assert orders[0] == collate.build_order(lengths, batch_size, seed=13, epoch=0)
-    assert len(lengths) < batch_size or orders[0] != orders[1]
-
-
-def test_rows_of_one_step_have_similar_lengths() -> None:
-    lengths = [1 + index % 64 for index in range(512)]
-
-    order = collate.build_order(lengths, 8, seed=13, epoch=0)
-
-    padded = sum(8 * max(lengths[row] for row in order[start : start + 8]) for start in range(0, 512, 8))
-    assert 1 - sum(lengths) / padded < 0.12  # in random order 44 % of all positions would be padding
 
 
 def test_a_signal_is_noticed_at_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Predicted memory in real numbers, the micro-batch that fits, and the automatic choices."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from finetune_api.spec import FineTuneJobSpec
 from finetune_trainer import choices, memory
 from finetune_trainer.base_model import ModelFacts
-from finetune_trainer.memory import Batching
 
 GIB = 2**30
 
@@ -58,19 +58,19 @@ WEIGHTS = [
 @pytest.mark.parametrize(("quantization", "low", "high"), WEIGHTS)
 def test_frozen_weights_of_an_8b_model(quantization: str, low: float, high: float) -> None:
     spec = make_spec(method=lora(16, ["all-linear"], quantization))
-    assert low < memory.predict_peak(make_llama_8b(), spec, 1, 128).weights / GIB < high
+    assert low < memory.predict_peak(make_llama_8b(), spec, 128, is_labelled=False).weights / GIB < high
 
 
 def test_full_training_keeps_weights_gradients_and_moments_in_float32() -> None:
     facts = make_llama_8b()
-    found = memory.predict_peak(facts, make_spec(method={"kind": "Full"}), 1, 1)
+    found = memory.predict_peak(facts, make_spec(method={"kind": "Full"}), 1, is_labelled=False)
     assert (found.weights, found.training) == (4 * facts.num_parameters, 12 * facts.num_parameters)
 
 
 def test_activations_grow_with_tokens_at_the_known_rate() -> None:
     # trainer.md: 5 to 6 MB per token without recomputation for this shape.
-    one = memory.predict_peak(make_llama_8b(), make_spec(), 1, 4096)
-    four = memory.predict_peak(make_llama_8b(), make_spec(), 4, 4096)
+    one = memory.predict_peak(make_llama_8b(), make_spec(), 4096, is_labelled=False)
+    four = memory.predict_peak(make_llama_8b(), make_spec(), 4 * 4096, is_labelled=False)
     assert 5 < one.activations / 4096 / 1e6 < 6.5
     assert four.activations == 4 * one.activations
     assert four.peak > one.peak
@@ -91,7 +91,7 @@ def test_the_examples_are_predicted_within_15_percent(
     sides = {"encoder.dense": (num_linear // 384, 384)}
     facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, 512, False)
     spec = make_spec(task="SequenceClassification", method=method, resources={"gpus": 0})
-    found = memory.predict_peak(facts, spec, 16, longest, num_outputs=2).peak / GIB
+    found = memory.predict_peak(facts, spec, 16 * longest, is_labelled=True).peak / GIB
     assert want_gib * 0.85 < found < want_gib * 1.15
 
 
@@ -104,34 +104,43 @@ def test_a_language_model_is_predicted_within_15_percent() -> None:
     method = lora(8, ["q_proj", "k_proj", "v_proj", "o_proj"])
     spec = make_spec(task="InstructionTuning", method=method, resources={"gpus": 0})
     # SmolLM2 on dictionary entries, batches of 8, the longest row of 103 tokens.
-    assert 3.4 * 0.85 < memory.predict_peak(facts, spec, 8, 103).peak / GIB < 3.4 * 1.15
+    assert 3.4 * 0.85 < memory.predict_peak(facts, spec, 8 * 103, is_labelled=False).peak / GIB < 3.4 * 1.15
 
 
-def test_a_classifier_has_few_outputs() -> None:
-    facts = make_llama_8b()
-    assert memory.predict_peak(facts, make_spec(), 2, 100).logits == 2 * 100 * 128_256 * 10
-    assert memory.predict_peak(facts, make_spec(), 2, 100, num_outputs=3).logits == 60
-    on_cpu = make_spec(resources={"gpus": 0})
-    assert memory.predict_peak(facts, on_cpu, 2, 100, num_outputs=3).logits == 120
-
-
-BATCHES = [
-    pytest.param({"batchSize": 16}, {"gpus": 0}, 70, Batching(16, 1), id="all of it where there is room"),
-    pytest.param({"batchSize": 16}, {"gpus": 0}, 46, Batching(4, 4), id="a part that divides it"),
-    pytest.param({"batchSize": 15}, {"gpus": 0}, 48, Batching(5, 3), id="an odd batch"),
-    pytest.param({"batchSize": 16}, {"gpus": 0}, 1, Batching(1, 16), id="one row where nothing fits"),
-    pytest.param({"batchSize": 32}, {"gpus": 2}, None, Batching(8, 2), id="two GPUs of unknown memory"),
+LOGITS = [
+    pytest.param("llama", False, {"gpus": 1}, 3 * 512 * 2**20, id="a few chunks where they are never there whole"),
+    pytest.param("llama", False, {"gpus": 0}, 3 * 32 * 2**20, id="smaller chunks on a CPU"),
+    pytest.param("gemma2", False, {"gpus": 1}, 8192 * 128_256 * 10, id="all of them where they are capped"),
+    pytest.param("llama", True, {"gpus": 1}, 0, id="next to none for a classifier"),
 ]
 
 
-@pytest.mark.parametrize(("training", "resources", "gib", "want"), BATCHES)
-def test_the_largest_micro_batch_that_fits_is_taken(
-    training: dict[str, Any], resources: dict[str, Any], gib: int | None, want: Batching
+@pytest.mark.parametrize(("architecture", "is_labelled", "resources", "want"), LOGITS)
+def test_logits_of_a_micro_batch(architecture: str, is_labelled: bool, resources: dict[str, Any], want: int) -> None:
+    facts = dataclasses.replace(make_llama_8b(), model_type=architecture)
+    found = memory.predict_peak(facts, make_spec(resources=resources), 8192, is_labelled=is_labelled)
+    assert found.logits == want
+
+
+MICRO_BATCHES = [
+    pytest.param({"gpus": 0}, 128, 90, 2048, id="as many tokens as help where there is room"),
+    pytest.param({"gpus": 0}, 128, 46, 512, id="halved until it fits"),
+    pytest.param({"gpus": 0}, 300, 1, 300, id="the longest row where nothing fits"),
+    pytest.param({"gpus": 0}, 3000, 200, 3000, id="a row longer than what helps"),
+    pytest.param({"gpus": 2}, 128, None, 16_384, id="GPUs of unknown memory"),
+    pytest.param({"gpus": 1}, 4096, 80, 8192, id="a GPU of 80 GB"),
+]
+
+
+@pytest.mark.parametrize(("resources", "longest", "gib", "want"), MICRO_BATCHES)
+def test_a_micro_batch_has_as_many_tokens_as_help_and_fit(
+    resources: dict[str, Any], longest: int, gib: int | None, want: int
 ) -> None:
-    spec = make_spec(training=training, resources=resources)
-    found, prediction = memory.plan_batching(make_llama_8b(), spec, 128, None if gib is None else gib * GIB)
+    spec = make_spec(resources=resources)
+    available = None if gib is None else gib * GIB
+    found, prediction = memory.plan_micro_batch(make_llama_8b(), spec, longest, available, is_labelled=False)
     assert found == want
-    assert prediction == memory.predict_peak(make_llama_8b(), spec, want.micro_batch_size, 128)
+    assert prediction == memory.predict_peak(make_llama_8b(), spec, want, is_labelled=False)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +152,10 @@ def test_automatic_epochs(num_rows: int, want: int) -> None:
 
 
 def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
-    found = choices.build_choices(make_spec(), 1000, Batching(8, 2), is_labelled=False)
+    found = choices.build_choices(make_spec(), 1000, 2048, is_labelled=False, is_packed=True)
     assert found == {
-        "microBatchSize": "8",
-        "gradientAccumulation": "2",
+        "packing": "true",
+        "microBatchTokens": "2048",
         "learningRate": "2e-4",
         "epochs": "3",
         "totalSteps": "189",
@@ -159,10 +168,10 @@ def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
 def test_what_the_spec_says_is_kept() -> None:
     training = {"maxSteps": 50, "learningRate": "1e-3", "seed": 5}
     spec = make_spec(training=training, evaluation={"bestMetric": "perplexity"}, resources={"gpus": 0})
-    found = choices.build_choices(spec, 100, Batching(16, 1), is_labelled=True)
+    found = choices.build_choices(spec, 100, 512, is_labelled=True, is_packed=False)
     assert found == {
-        "microBatchSize": "16",
-        "gradientAccumulation": "1",
+        "packing": "false",
+        "microBatchTokens": "512",
         "learningRate": "1e-3",
         "epochs": "7.143",
         "totalSteps": "50",
@@ -174,4 +183,4 @@ def test_what_the_spec_says_is_kept() -> None:
 
 def test_a_part_of_an_epoch_is_at_least_one_step() -> None:
     spec = make_spec(training={"epochs": "0.01"})
-    assert choices.build_choices(spec, 20, Batching(1, 16), is_labelled=True)["totalSteps"] == "1"
+    assert choices.build_choices(spec, 20, 512, is_labelled=True, is_packed=True)["totalSteps"] == "1"

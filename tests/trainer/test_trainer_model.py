@@ -11,12 +11,13 @@ from training_runs import build_config
 
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.spec import FineTuneJobSpec, Precision
-from finetune_trainer import model, scores
+from finetune_trainer import model
 from finetune_trainer.model import LoadedModel
+from finetune_trainer.objective import Objective, build_objective
 
 CPU = torch.device("cpu")
-CLASSIFIER = scores.build_objective("AutoModelForSequenceClassification", True)
-LANGUAGE = scores.build_objective("AutoModelForCausalLM", False)
+CLASSIFIER = build_objective("AutoModelForSequenceClassification", True)
+LANGUAGE = build_objective("AutoModelForCausalLM", False)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def build_spec(**method: Any) -> FineTuneJobSpec:
     return build_config("CausalLM", "decoder", {}, {"method": method}).spec
 
 
-def load(folder: Path, spec: FineTuneJobSpec, objective: scores.Objective, precision: str = "Float32") -> LoadedModel:
+def load(folder: Path, spec: FineTuneJobSpec, objective: Objective, precision: str = "Float32") -> LoadedModel:
     labels = ["a", "b", "c"] if objective.has_labels else []
     return model.load_base(
         folder, None, spec, objective=objective, labels=labels, precision=Precision(precision), device=CPU
@@ -105,7 +106,7 @@ DTYPES = [
 def test_trained_base_weights_stay_in_float32(
     folder: Path,
     *,
-    objective: scores.Objective,
+    objective: Objective,
     method: dict[str, Any],
     precision: str,
     want_dtype: str,

@@ -108,8 +108,8 @@ def test_a_classification_is_prepared_and_every_file_is_listed(stage: Stage) -> 
     assert manifest.data == message.data
     assert manifest.resolved == message.resolved
     assert message.resolved == {
-        "microBatchSize": "16",
-        "gradientAccumulation": "1",
+        "packing": "true",
+        "microBatchTokens": "2048",
         "learningRate": "5e-4",
         "epochs": "3",
         "totalSteps": "21",
@@ -233,7 +233,7 @@ def test_a_few_rows_of_test_in_train_are_a_warning(stage: Stage) -> None:
 def test_memory_that_will_not_do_is_a_warning(stage: Stage) -> None:
     message = stage.run(stage.build(resources={"gpus": 0, "memory": "64Mi"}))
     assert message.memory is not None
-    assert message.resolved["microBatchSize"] == "1"
+    assert int(message.resolved["microBatchTokens"]) < 32, "the longest row"
     assert [warning.partition(":")[0] for warning in message.warnings] == [
         "spec.resources.memory (64Mi) may be too small"
     ]
@@ -416,16 +416,16 @@ BAD_INPUTS = [
         id="split that leaves no row",
     ),
     pytest.param(
-        lambda stage: {"training": {"packing": True}, "resources": {"nodes": 2}},
+        lambda stage: {"output": {"uri": stage.bench.uri("out"), "merge": True}, "resources": {"nodes": 2}},
         ConfigError,
-        ["spec.training.packing (true)", "spec.resources.nodes (2)"],
+        ["spec.output.merge (true)", "spec.resources.nodes (2)"],
         id="what is not built yet, all of it named",
     ),
     pytest.param(
-        lambda stage: {"resources": {"gpus": 3}},
+        lambda stage: {"training": {"batchSize": 2}, "resources": {"gpus": 3}},
         ConfigError,
-        ["spec.training.batchSize (16) must be a multiple of spec.resources.gpus (3)"],
-        id="a batch that can't be shared",
+        ["spec.training.batchSize (2) must be at least spec.resources.gpus (3)"],
+        id="a batch too small to be shared",
     ),
     pytest.param(
         lambda stage: {"split": {"validation": "0"}, "training": {"maxLength": 32, "earlyStopping": {"patience": 2}}},
@@ -559,3 +559,17 @@ def test_a_signal_ends_the_stage_and_nothing_counts_as_prepared(
             signal.signal(number, handler)
     assert error.exit_code == 143
     assert error.message.startswith("SIGTERM interrupted ")
+
+
+def test_an_architecture_that_is_not_proven_to_pack_is_padded_and_said_so(stage: Stage) -> None:
+    message = stage.run(stage.build(model={"uri": stage.bench.put_model(stage.models["decoder"])}))
+    assert message.resolved["packing"] == "false"
+    assert message.warnings == [
+        "spec.training.packing (true) is not proven for SequenceClassification with a model of type llama: rows are"
+        " padded, those of like length together"
+    ]
+
+
+def test_a_run_that_asks_for_padding_gets_it_without_a_warning(stage: Stage) -> None:
+    message = stage.run(stage.build(training={"packing": False, "maxLength": 64}))
+    assert (message.resolved["packing"], message.warnings) == ("false", [])

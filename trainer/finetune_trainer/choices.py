@@ -8,7 +8,6 @@ import math
 from finetune_api.spec import FineTuneJobSpec, MethodKind, Precision
 from finetune_api.status import ResolvedKey
 from finetune_api.tasks import TASKS
-from finetune_trainer.memory import Batching
 
 # The rule of a hosted service that many users know, in its numbers.
 _USUAL_EPOCHS = 3
@@ -34,14 +33,17 @@ def choose_epochs(num_rows: int) -> int:
     return _USUAL_EPOCHS
 
 
-def build_choices(spec: FineTuneJobSpec, num_rows: int, batching: Batching, *, is_labelled: bool) -> dict[str, str]:
+def build_choices(
+    spec: FineTuneJobSpec, num_rows: int, micro_batch_tokens: int, *, is_labelled: bool, is_packed: bool
+) -> dict[str, str]:
     """Decide everything the spec left open.
 
     Args:
         spec: of the run.
         num_rows: to train on.
-        batching: that fits into the memory.
+        micro_batch_tokens: that fit into the memory.
         is_labelled: whether each row carries one label.
+        is_packed: whether samples share a row.
     """
     training = spec.training
     steps_per_epoch = math.ceil(num_rows / training.batch_size)
@@ -54,8 +56,8 @@ def build_choices(spec: FineTuneJobSpec, num_rows: int, batching: Batching, *, i
     if precision == Precision.AUTO and spec.resources.gpus == 0:
         precision = Precision.FLOAT32
     return {
-        ResolvedKey.MICRO_BATCH_SIZE: str(batching.micro_batch_size),
-        ResolvedKey.GRADIENT_ACCUMULATION: str(batching.gradient_accumulation),
+        ResolvedKey.PACKING: "true" if is_packed else "false",
+        ResolvedKey.MICRO_BATCH_TOKENS: str(micro_batch_tokens),
         ResolvedKey.LEARNING_RATE: training.learning_rate or _LEARNING_RATES[is_labelled][spec.method.kind],
         ResolvedKey.EPOCHS: epochs,
         ResolvedKey.TOTAL_STEPS: str(total_steps),

@@ -16,9 +16,11 @@ import torch
 
 from finetune_api.errors import Diverged
 from finetune_api.spec import Model, Precision, Quantization, Task
-from finetune_trainer import collate, exporter, stopping
-from finetune_trainer.collate import Rows
-from finetune_trainer.scores import Objective, Scores
+from finetune_trainer import batching, collate, exporter, loss, stopping
+from finetune_trainer.collate import Batch
+from finetune_trainer.objective import Objective
+from finetune_trainer.rows import Rows
+from finetune_trainer.scores import Scores
 
 SAMPLE_ROWS = 8
 """Rows whose logits stand in evaluation.json: enough to prove a published model, few enough to read (a choice)."""
@@ -85,9 +87,10 @@ class Evaluator:
     objective: Objective
     num_labels: int
     pad_token_id: int
-    batch_size: int
+    micro_batch_tokens: int
     device: torch.device
     is_autocast: bool
+    is_packed: bool
 
     def evaluate(self, model: Any, rows: Rows, doing: str) -> Scores:
         """Score every row, this rank's share of them here and the others' merged in.
@@ -102,15 +105,17 @@ class Evaluator:
             Interrupted: a signal came.
         """
         rank, world_size = _get_rank()
-        # Neighbours of like length, the longest first: little padding, and a memory too small shows at once.
-        order = sorted(range(len(rows)), key=lambda row: -rows.lengths[row])[rank::world_size]
+        share = batching.share_rows(rows.lengths, world_size)[rank]
+        # The largest first: a memory too small shows at once.
+        cut = batching.cut_micro_batches(
+            [rows.lengths[row] for row in share], self.micro_batch_tokens, is_packed=self.is_packed
+        )
         scores = self.objective.build_scores(self.num_labels)
         with _evaluating(model):
-            for start in range(0, len(order), self.batch_size):
+            for positions in cut:
                 stopping.check(doing)
-                batch = self._collate(rows, order[start : start + self.batch_size])
-                logits = self._compute_logits(model, batch, self.is_autocast)
-                parts = self.objective.compute_loss(logits, batch["labels"])
+                batch = self._collate(rows, [share[position] for position in positions], is_packed=self.is_packed)
+                parts = self.objective.compute(model, batch, is_autocast=self.is_autocast)
                 if not math.isfinite(float(parts.total)):
                     exporter.record_nonfinite()
                     raise Diverged(
@@ -126,17 +131,18 @@ class Evaluator:
             return [self._build_sample(model, rows, index) for index in range(min(SAMPLE_ROWS, len(rows)))]
 
     def _build_sample(self, model: Any, rows: Rows, index: int) -> Sample:
-        batch = self._collate(rows, [index])
+        batch = self._collate(rows, [index], is_packed=False)
         # A float32 head on a bfloat16 base needs autocast; whoever loads both in bfloat16 computes the same.
         is_mixed = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
         logits = self._compute_logits(model, batch, self.is_autocast and is_mixed).float()
-        parts = self.objective.compute_loss(logits, batch["labels"])
+        compute_loss = loss.compute_row_loss if self.objective.has_labels else loss.compute_token_loss
+        parts = compute_loss(logits, batch["labels"])
         row = rows[index]
         sample = Sample(
             row=rows.sources[index],
             input_ids=[int(token) for token in row["input_ids"]],
             token_type_ids=[int(kind) for kind in row["token_type_ids"]] if "token_type_ids" in row else None,
-            loss=float(parts.total) / max(1, parts.targets.numel()),
+            loss=float(parts.total) / max(1, parts.num_targets),
         )
         if self.objective.has_labels:
             return sample.model_copy(update={"logits": logits[0].tolist()})
@@ -144,11 +150,13 @@ class Evaluator:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return sample.model_copy(update={"last": [TokenLogit(token=token, logit=logit) for token, logit in pairs]})
 
-    def _collate(self, rows: Rows, indices: list[int]) -> dict[str, torch.Tensor]:
-        batch = collate.collate_rows([rows[index] for index in indices], self.pad_token_id)
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def _collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
+        batch = collate.collate_rows([rows[index] for index in indices], self.pad_token_id, is_packed=is_packed)
+        return {
+            name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
+        }
 
-    def _compute_logits(self, model: Any, batch: dict[str, torch.Tensor], is_autocast: bool) -> torch.Tensor:
+    def _compute_logits(self, model: Any, batch: Batch, is_autocast: bool) -> torch.Tensor:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_autocast):
             logits: torch.Tensor = model(**inputs).logits

@@ -16,7 +16,7 @@ from finetune_api import artifacts
 from finetune_api.artifacts import InputEntry, PreparedManifest, RunLayout, S3Address
 from finetune_api.errors import DataError
 from finetune_api.run import PreparedReference, RunConfig
-from finetune_trainer import base_model, stopping
+from finetune_trainer import base_model, rows, stopping
 from finetune_trainer.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,9 @@ def fetch_prepared(store: Store, layout: RunLayout, reference: PreparedReference
             f"{source} must hold the files prepared.json lists; missing or changed: {', '.join(wrong)}",
             "create the job anew: its prepared files were changed",
         )
+    for split in artifacts.SPLITS:
+        # Here, so that the ranks of a pod find the work done once.
+        rows.unpack_rows(folder / f"{split}.parquet")
     (folder / artifacts.PREPARED).write_bytes(content)
     return prepared
 

@@ -1,10 +1,12 @@
 """The training loop: `transformers.Trainer` with our order of rows, our loss, our evaluation and our choice of weights.
 
-Only public hooks are overridden. Nothing is pickled: the best weights lie in safetensors on the scratch disk, and the
-stock checkpoints are off. The step that goes wrong is named: the loss is checked before the weights are touched, the
-norm of the gradient right after its step; either way nothing of it is published.
+A step's rows come as one item; how they are cut into micro-batches is ours (`batching`), so that a step may have any
+number of them. Only public hooks are overridden. Nothing is pickled: the best weights lie in safetensors on the scratch
+disk, and the stock checkpoints are off. The step that goes wrong is named: the loss is checked before the weights are
+touched, the norm of the gradient right after its step; either way nothing of it is published.
 """
 
+import contextlib
 import logging
 import math
 import time
@@ -21,12 +23,14 @@ from transformers import TrainingArguments
 
 from finetune_api.errors import Diverged
 from finetune_api.spec import EvaluationInterval, FineTuneJobSpec
-from finetune_trainer import collate, exporter, stopping
-from finetune_trainer.collate import GroupedOrder, Rows
+from finetune_trainer import batching, collate, exporter, stopping
+from finetune_trainer.batching import StepOrder
+from finetune_trainer.collate import Batch
 from finetune_trainer.evaluation import Evaluator
+from finetune_trainer.loss import IGNORED
 from finetune_trainer.plan import Plan
 from finetune_trainer.progress import ProgressLog, StepFigures
-from finetune_trainer.scores import Objective
+from finetune_trainer.rows import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ _EXPLOSION_MARGIN = 5.0
 """Training has blown up when the mean loss of 5 steps is above 3 times the first step's plus 5 (a choice): a vocabulary
 of 50,000 guessed at random costs 10.8, so even a model that has forgotten all stays below."""
 _DIVERGED_REMEDY = "lower spec.training.learningRate"
+_MICRO_BATCHES = "micro_batches"
 
 
 class BestWeights:
@@ -108,8 +113,7 @@ class FineTuneTrainer(transformers.Trainer):
         arguments: from `build_arguments`.
         rows: to train on.
         validation: to choose the weights by; empty: none is chosen.
-        objective: of the task.
-        evaluator: for the validation rows.
+        evaluator: for the validation rows; what it says of micro-batches goes for the training too.
         best: keeper of the weights.
         best_metric: name of the metric it goes by.
         batch_size: rows per optimizer step over all ranks.
@@ -125,7 +129,6 @@ class FineTuneTrainer(transformers.Trainer):
         *,
         rows: Rows,
         validation: Rows,
-        objective: Objective,
         evaluator: Evaluator,
         best: BestWeights,
         best_metric: str,
@@ -135,47 +138,89 @@ class FineTuneTrainer(transformers.Trainer):
         super().__init__(model=model, args=arguments, train_dataset=rows, eval_dataset=validation)
         self.remove_callback(transformers.PrinterCallback)
         self._rows, self._validation = rows, validation
-        self._objective, self._evaluator = objective, evaluator
+        self._evaluator = evaluator
         self._best, self._best_metric = best, best_metric
         self._batch_size, self._progress = batch_size, progress
         self._recent: deque[float] = deque(maxlen=_EXPLOSION_STEPS)
         self._first_loss: float | None = None
-        self._num_correct = self._num_targets = self._num_tokens = 0
+        self._num_correct = torch.zeros((), dtype=torch.int64)
+        self._num_targets = self._num_tokens = 0
         self._step_began = time.monotonic()
         self.is_early_stopped = False
 
     def get_train_dataloader(self) -> Any:
-        """Give the rows in our order, an equal share to each rank."""
-        loader: DataLoader[Any] = DataLoader(
-            self._rows,  # type: ignore[arg-type] # a map-style data set by its methods, not by inheritance
-            batch_size=self.args.per_device_train_batch_size,
-            sampler=GroupedOrder(self._rows.lengths, self._batch_size, self.args.seed),
-            collate_fn=lambda rows: collate.collate_rows(rows, self._evaluator.pad_token_id),
+        """Give one optimizer step after the other, as this rank's micro-batches of it."""
+        order = StepOrder(
+            self._rows.lengths,
+            self._batch_size,
+            self.args.seed,
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+            is_packed=self._evaluator.is_packed,
         )
-        return self.accelerator.prepare(loader)
+        # Not prepared by accelerate, which would deal the steps out again: the order has done so.
+        return DataLoader(
+            self._rows,  # type: ignore[arg-type] # a map-style data set by its methods, not by inheritance
+            batch_sampler=order,
+            collate_fn=self._collate_step,
+        )
+
+    def _collate_step(self, rows: list[dict[str, Any]]) -> dict[str, list[Batch]]:
+        if not rows:
+            # A rank without a row of a short last step goes along with one of which nothing is learned.
+            idle = self._collate([self._rows[0]])
+            idle["labels"].fill_(IGNORED)
+            return {_MICRO_BATCHES: [idle]}
+        lengths = [len(row["input_ids"]) for row in rows]
+        cut = batching.cut_micro_batches(
+            lengths, self._evaluator.micro_batch_tokens, is_packed=self._evaluator.is_packed
+        )
+        return {_MICRO_BATCHES: [self._collate([rows[position] for position in positions]) for positions in cut]}
+
+    def _collate(self, rows: list[dict[str, Any]]) -> Batch:
+        return collate.collate_rows(rows, self._evaluator.pad_token_id, is_packed=self._evaluator.is_packed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
         """Take one optimizer step's micro-batches and count their targets over all ranks."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.tensor(
-            [
-                sum(self._objective.count_targets(batch["labels"]) for batch in batches),
-                sum(int(batch["attention_mask"].sum()) for batch in batches),
-            ],
-            device=device,
-        )
-        total = self.accelerator.reduce(counts, "sum")
+        steps, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [batch for step in steps for batch in step[_MICRO_BATCHES]]
+        counts = torch.tensor([sum(map(collate.count_targets, batches)), sum(map(collate.count_tokens, batches))])
+        total = self.accelerator.reduce(counts.to(device), "sum")
         self._num_tokens = int(total[1])
-        self._num_correct = self._num_targets = 0
+        self._num_correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._num_targets = 0
         self._step_began = time.monotonic()
-        return batches, total[0]
+        return steps, total[0]
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Go forward and backward through the micro-batches of one optimizer step.
+
+        Raises:
+            Diverged: the loss is not finite; the weights are still those of the step before.
+            Interrupted: a signal came.
+        """
+        step = self.state.global_step + 1
+        batches = inputs[_MICRO_BATCHES]
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(batches, start=1):
+            stopping.check(f"training at step {step}")
+            # Ranks bring their gradients together once per step, however many micro-batches each has.
+            is_last = number == len(batches)
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
+                total += super().training_step(model, batch, num_items_in_batch)
+        if not math.isfinite(float(total)):
+            exporter.record_nonfinite()
+            raise Diverged(f"the loss must be a finite number; step {step} gave {float(total)}", _DIVERGED_REMEDY)
+        return total
 
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
@@ -183,31 +228,12 @@ class FineTuneTrainer(transformers.Trainer):
 
         Ranks average their gradients, so the share is multiplied by their number.
         """
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        parts = self._objective.compute_loss(outputs.logits, labels)
-        self._num_correct += int((parts.predictions == parts.targets).sum())
-        self._num_targets += parts.targets.numel()
-        count = parts.targets.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = parts.total / count * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
-
-    def training_step(
-        self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Go forward and backward through one micro-batch.
-
-        Raises:
-            Diverged: the loss is not finite; the weights are still those of the step before.
-            Interrupted: a signal came.
-        """
-        step = self.state.global_step + 1
-        stopping.check(f"training at step {step}")
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if not math.isfinite(float(loss)):
-            exporter.record_nonfinite()
-            raise Diverged(f"the loss must be a finite number; step {step} gave {float(loss)}", _DIVERGED_REMEDY)
-        return loss
+        if return_outputs or num_items_in_batch is None:
+            raise AssertionError("our own steps and evaluations ask for neither")
+        parts = self._evaluator.objective.compute(model, inputs, is_autocast=self._evaluator.is_autocast)
+        self._num_correct += parts.num_correct
+        self._num_targets += parts.num_targets
+        return parts.total / num_items_in_batch * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002 - inherited
         """Take in what the Trainer reports after each step.
@@ -223,7 +249,7 @@ class FineTuneTrainer(transformers.Trainer):
             StepFigures(
                 step=step,
                 loss=loss,
-                accuracy=self._num_correct / max(1, self._num_targets),
+                accuracy=int(self._num_correct) / max(1, self._num_targets),
                 learning_rate=logs["learning_rate"],
                 gradient_norm=logs.get("grad_norm", 0.0),
                 seconds=time.monotonic() - self._step_began,
@@ -273,22 +299,24 @@ def _record_memory(device: torch.device) -> None:
 
 
 def build_arguments(
-    spec: FineTuneJobSpec, plan: Plan, scratch: Path, *, has_validation: bool, is_cpu: bool, is_autocast: bool
+    spec: FineTuneJobSpec, plan: Plan, scratch: Path, *, has_validation: bool, is_cpu: bool
 ) -> TrainingArguments:
-    """Translate the spec into transformers' words; whatever it would write to disk or report elsewhere is off."""
+    """Translate the spec into transformers' words; whatever it would write to disk or report elsewhere is off.
+
+    An item of our loader is a whole step of a rank, so the library sees a batch of one and no accumulation. Mixed
+    precision is off as well: `Objective.compute` sees to it, for training and evaluation alike.
+    """
     every = spec.evaluation.every if has_validation else EvaluationInterval.END
     strategies = {EvaluationInterval.EPOCH: "epoch", EvaluationInterval.STEPS: "steps", EvaluationInterval.END: "no"}
     arguments = TrainingArguments(
         output_dir=str(scratch / "trainer"),
-        per_device_train_batch_size=plan.micro_batch_size,
-        gradient_accumulation_steps=plan.gradient_accumulation,
+        per_device_train_batch_size=1,
         max_steps=plan.total_steps,
         learning_rate=plan.learning_rate,
         lr_scheduler_type=spec.training.scheduler.value,
         warmup_steps=math.ceil(float(spec.training.warmup_fraction) * plan.total_steps),
         weight_decay=float(spec.training.weight_decay),
         optim="adamw_torch_fused",
-        bf16=is_autocast,
         use_cpu=is_cpu,
         seed=spec.training.seed,
         data_seed=spec.training.seed,
@@ -301,6 +329,9 @@ def build_arguments(
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
+        # Every trained weight takes part in every step. Looking for those that don't would take the head for one, since
+        # its product is made outside of the model (`cross_entropy`).
+        ddp_find_unused_parameters=False,
     )
     if arguments.n_gpu > 1:
         # A process that sees more GPUs than it was given must not split its batches over them: one rank, one GPU.

@@ -3,13 +3,15 @@
 The training step divides the sum by the targets of the whole optimizer step (all micro-batches, all ranks); evaluation
 divides by the targets of the whole split. A mean of batch means, the stock way, weighs short rows more than long ones.
 
-Shapes: B rows, T tokens with padding, V vocabulary, K labels, N targets.
+Shapes: B rows, T tokens of a row, H hidden size, V vocabulary, K labels, N targets.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
+
+from finetune_trainer import cross_entropy
 
 IGNORED = -100
 """Label of a position that is no target; torch's own default for cross-entropy."""
@@ -21,14 +23,17 @@ class LossParts:
 
     total: torch.Tensor
     """Sum of the losses of all targets."""
-    predictions: torch.Tensor
-    """[N] the most probable id of each target."""
-    targets: torch.Tensor
-    """[N] the right id of each target."""
+    num_targets: int
+    num_correct: torch.Tensor
+    """How many targets were the most probable id."""
+    predictions: torch.Tensor | None = None
+    """[N] the most probable label of each row; None for tokens, of which only sums are kept."""
+    targets: torch.Tensor | None = None
+    """[N] the right label of each row; None for tokens."""
 
 
 def compute_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> LossParts:
-    """Sum the cross-entropy of every next token that is a target.
+    """Sum the cross-entropy of every next token that is a target, from whole logits.
 
     Args:
         logits: [B, T, V].
@@ -37,7 +42,27 @@ def compute_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> LossParts:
     shifted = labels[:, 1:]
     keep = shifted != IGNORED
     # Only targets are turned into float32: prompts and padding are often most of the positions.
-    return _compute(logits[:, :-1][keep], shifted[keep])
+    chosen, targets = logits[:, :-1][keep].float(), shifted[keep]
+    total = functional.cross_entropy(chosen, targets, reduction="sum")
+    return LossParts(total, targets.numel(), (chosen.detach().argmax(-1) == targets).sum())
+
+
+def compute_token_loss_of_states(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype | None = None
+) -> LossParts:
+    """Sum the same loss from the states before the head, without ever having the logits.
+
+    Args:
+        hidden: [B, T, H].
+        weight: [V, H] of the head.
+        labels: [B, T], as for `compute_token_loss`.
+        dtype: of the head's product; None: that of `hidden`.
+    """
+    shifted = labels[:, 1:]
+    keep = shifted != IGNORED
+    targets = shifted[keep]
+    found = cross_entropy.compute_head_loss(hidden[:, :-1][keep], weight, targets, dtype=dtype)
+    return LossParts(found.total, targets.numel(), found.num_correct)
 
 
 def compute_row_loss(logits: torch.Tensor, labels: torch.Tensor) -> LossParts:
@@ -45,22 +70,10 @@ def compute_row_loss(logits: torch.Tensor, labels: torch.Tensor) -> LossParts:
 
     Args:
         logits: [B, K].
-        labels: [B].
+        labels: [B]; IGNORED for a row that is no target.
     """
-    return _compute(logits, labels)
-
-
-def count_token_targets(labels: torch.Tensor) -> int:
-    """Count the targets of `compute_token_loss`."""
-    return int((labels[:, 1:] != IGNORED).sum())
-
-
-def count_row_targets(labels: torch.Tensor) -> int:
-    """Count the targets of `compute_row_loss`."""
-    return labels.shape[0]
-
-
-def _compute(logits: torch.Tensor, targets: torch.Tensor) -> LossParts:
-    """Sum the cross-entropy of logits [N, V] against targets [N]; 0 with a gradient where N is 0."""
-    total = functional.cross_entropy(logits.float(), targets, reduction="sum")
-    return LossParts(total, logits.detach().argmax(-1), targets)
+    keep = labels != IGNORED
+    chosen, targets = logits[keep].float(), labels[keep]
+    total = functional.cross_entropy(chosen, targets, reduction="sum")
+    predictions = chosen.detach().argmax(-1)
+    return LossParts(total, targets.numel(), (predictions == targets).sum(), predictions, targets)

@@ -1,14 +1,14 @@
 """How much memory a training will take, by plain arithmetic, and the micro-batch that fits into what there is.
 
-The prediction is meant to be right within 15 %; below about 1 GiB the libraries outweigh the model. It counts the
-longest row, not the mean: that is the one that fails. The micro-batch is the largest part of a batch that fits.
+The prediction is meant to be right within 15 %; below about 1 GiB the libraries outweigh the model. A micro-batch is a
+number of tokens, padding included; it holds the longest row at least, since that is the one that fails.
 """
 
 import math
 from dataclasses import dataclass
 
 from finetune_api.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
-from finetune_trainer import base_model
+from finetune_trainer import base_model, plan
 from finetune_trainer.base_model import ModelFacts
 
 _FLOAT32_BYTES = 4
@@ -28,10 +28,13 @@ _FRAGMENTATION = 1.08
 _LOGIT_BYTES = {_BFLOAT16_BYTES: 10, _FLOAT32_BYTES: 20}
 """Per logit, by the width of the model's output: the output, the part with labels as float32, its softmax, and the
 gradients of both where they are not computed in place."""
-_CPU_SHARE = 0.9
-"""Part of the pod's memory a training may plan with (a choice): the kernel ends what goes over it."""
-_UNKNOWN_GPU_BATCH = 8
-"""Largest micro-batch where the GPU's memory isn't known yet (a choice)."""
+_CHUNK_COPIES = 3
+"""Where logits are never there whole (`cross_entropy`): the product, its float32 copy and the gradient of one chunk."""
+_USABLE_SHARE = 0.9
+"""Part of the memory a training may plan with (a choice): what goes over it ends the run."""
+MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}
+"""Largest micro-batches (choices): more tokens at once are no faster. On a CPU they outgrow its caches; a GPU's matrix
+units are busy from a few thousand on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Prediction:
     training: int
     """Gradients, moments and copies of what is trained."""
     activations: int
-    """Of one micro-batch of the longest row."""
+    """Of one micro-batch."""
     logits: int
     fixed: int
 
@@ -50,14 +53,6 @@ class Prediction:
     def peak(self) -> int:
         """All of it, with what fragmentation adds."""
         return int((self.weights + self.training + self.activations + self.logits) * _FRAGMENTATION) + self.fixed
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How the rows of one optimizer step are put through the model, per rank."""
-
-    micro_batch_size: int
-    gradient_accumulation: int
 
 
 def count_trainable(facts: ModelFacts, spec: FineTuneJobSpec) -> int:
@@ -75,17 +70,14 @@ def count_trainable(facts: ModelFacts, spec: FineTuneJobSpec) -> int:
             return facts.hidden_size * facts.hidden_size
 
 
-def predict_peak(
-    facts: ModelFacts, spec: FineTuneJobSpec, micro_batch_size: int, longest: int, num_outputs: int | None = None
-) -> Prediction:
+def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, tokens: int, *, is_labelled: bool) -> Prediction:
     """Predict the memory of the train stage per rank.
 
     Args:
         facts: of the base model.
         spec: of the run.
-        micro_batch_size: rows at once.
-        longest: tokens of the longest row.
-        num_outputs: labels of a classifier; None for a language model, which has an output per token and vocabulary.
+        tokens: of a micro-batch.
+        is_labelled: whether rows have one label each; a language model has an output per token and vocabulary entry.
     """
     is_gpu = spec.resources.gpus > 0
     half = spec.training.precision == Precision.BFLOAT16 or (is_gpu and spec.training.precision == Precision.AUTO)
@@ -98,41 +90,40 @@ def predict_peak(
     quantized = _QUANTIZED_BYTES.get(spec.method.quantization)
     weights = (facts.num_parameters - linear) * base_width + linear * (quantized or base_width)
     adapter = trainable * _FLOAT32_BYTES if is_frozen else 0
-    tokens = micro_batch_size * longest
     # trainer.md's estimate per token and layer, in units of one bfloat16 element's 2 bytes.
     per_layer = (8 * facts.hidden_size + 4 * facts.intermediate_size) * width
     layers = facts.num_layers if spec.method.kind != MethodKind.HEAD_ONLY else 1
-    outputs = tokens * facts.vocabulary_size if num_outputs is None else micro_batch_size * num_outputs
+    logits = 0 if is_labelled else tokens * facts.vocabulary_size * _LOGIT_BYTES[width]
+    if plan.is_packable(facts.model_type, is_labelled=False):
+        logits = min(logits, _CHUNK_COPIES * plan.HEAD_CHUNK_BYTES["cuda" if is_gpu else "cpu"])
     return Prediction(
         weights=int(weights) + adapter,
         training=trainable * (_FLOAT32_BYTES + _ADAM_BYTES),
         activations=tokens * per_layer * max(1, layers),
-        logits=outputs * _LOGIT_BYTES[width],
+        logits=logits,
         fixed=_LIBRARIES_BYTES["cuda" if is_gpu else "cpu"]
         + (_CPU_QUANTIZATION_BYTES if quantized and not is_gpu else 0),
     )
 
 
-def plan_batching(
-    facts: ModelFacts, spec: FineTuneJobSpec, longest: int, memory_bytes: int | None, num_outputs: int | None = None
-) -> tuple[Batching, Prediction]:
-    """Choose the largest micro-batch that divides a rank's share of the batch and fits into the memory.
-
-    The smallest one is returned where none fits; compare its prediction with the memory.
+def plan_micro_batch(
+    facts: ModelFacts, spec: FineTuneJobSpec, longest: int, memory_bytes: int | None, *, is_labelled: bool
+) -> tuple[int, Prediction]:
+    """Choose the tokens of a micro-batch: as many as help and fit into the memory, the longest row at least.
 
     Args:
         facts: of the base model.
-        spec: of the run; its batch size is divisible by its number of GPUs.
+        spec: of the run.
         longest: tokens of the longest row.
         memory_bytes: of the device; None where it isn't known, as for a GPU that nobody has seen yet.
-        num_outputs: labels of a classifier; None for a language model.
+        is_labelled: whether rows have one label each.
+
+    Returns:
+        The tokens and the prediction for them; compare that with the memory, since the longest row may not fit.
     """
-    share = spec.training.batch_size // max(1, spec.resources.gpus)
-    divisors = [size for size in range(share, 0, -1) if share % size == 0]
-    if memory_bytes is None:
-        divisors = [size for size in divisors if size <= _UNKNOWN_GPU_BATCH]
-    for size in divisors:
-        prediction = predict_peak(facts, spec, size, longest, num_outputs)
-        if size == 1 or memory_bytes is None or prediction.peak <= memory_bytes * _CPU_SHARE:
-            return Batching(size, share // size), prediction
-    raise AssertionError("1 divides every batch")
+    tokens = max(longest, MOST_TOKENS["cuda" if spec.resources.gpus else "cpu"])
+    while True:
+        prediction = predict_peak(facts, spec, tokens, is_labelled=is_labelled)
+        if tokens == longest or memory_bytes is None or prediction.peak <= memory_bytes * _USABLE_SHARE:
+            return tokens, prediction
+        tokens = max(longest, tokens // 2)

@@ -19,7 +19,7 @@ from torch import nn
 
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.spec import FineTuneJobSpec, LoraVariant, MethodKind, Precision, Quantization
-from finetune_trainer.scores import Objective
+from finetune_trainer.objective import Objective
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ from finetune_trainer import (
     dataset,
     exporter,
     memory,
+    plan,
     reading,
     records,
     report,
@@ -100,10 +101,10 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
 
 def _check_spec(spec: FineTuneJobSpec) -> None:
     errors = [str(error) for error in validation.validate_spec(spec)]
-    if spec.training.batch_size % max(1, spec.resources.gpus):
+    if spec.training.batch_size < spec.resources.gpus:
         errors.append(
-            f"spec.training.batchSize ({spec.training.batch_size}) must be a multiple of spec.resources.gpus"
-            f" ({spec.resources.gpus})"
+            f"spec.training.batchSize ({spec.training.batch_size}) must be at least spec.resources.gpus"
+            f" ({spec.resources.gpus}): each takes samples of every step"
         )
     if errors:
         raise ConfigError("; ".join(errors), "correct the fields named; a changed run is a new FineTuneJob.")
@@ -260,12 +261,20 @@ def _choose(spec: FineTuneJobSpec, facts: ModelFacts, splits: Splits, counts: Ma
     longest = max(max(split.lengths, default=0) for split in counts.values())
     # A GPU's memory is known only on its node, where no pod of this stage runs.
     available = int(quantities.parse_quantity(spec.resources.memory)) if spec.resources.gpus == 0 else None
-    batching, prediction = memory.plan_batching(facts, spec, longest, available, len(splits.labels) or None)
+    is_labelled = bool(splits.labels)
+    tokens, prediction = memory.plan_micro_batch(facts, spec, longest, available, is_labelled=is_labelled)
+    is_packed = spec.training.packing and plan.is_packable(facts.model_type, is_labelled=is_labelled)
     warnings = []
+    if spec.training.packing and not is_packed:
+        warnings.append(
+            f"spec.training.packing (true) is not proven for {spec.task} with a model of type {facts.model_type}: rows"
+            " are padded, those of like length together"
+        )
     if available is not None and prediction.peak > available:
         needed = quantities.build_quantity(prediction.peak)
         warnings.append(f"spec.resources.memory ({spec.resources.memory}) may be too small: about {needed} is needed")
-    resolved = choices.build_choices(spec, len(splits.samples["train"]), batching, is_labelled=bool(splits.labels)) | {
+    num_rows = len(splits.samples["train"])
+    resolved = choices.build_choices(spec, num_rows, tokens, is_labelled=is_labelled, is_packed=is_packed) | {
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
     }

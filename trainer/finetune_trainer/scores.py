@@ -1,17 +1,13 @@
-"""Metrics of a split, gathered batch by batch without keeping logits, and the objective of a task that names them.
+"""Metrics of a split, gathered batch by batch without keeping logits.
 
 Scores of several ranks are merged before they are computed, so the figures are those of the whole split. Metric names
 are those of `finetune_api.tasks`.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
-import torch
-
-from finetune_trainer import loss
 from finetune_trainer.loss import LossParts
 
 
@@ -31,31 +27,6 @@ class Scores(Protocol):
         """Count rows by true label (outer) and predicted label (inner); None where a task has no labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """How a task is trained and measured."""
-
-    model_class: str
-    """Name of the transformers class that loads the model."""
-    adapter_task: str
-    """peft's name of the task."""
-    compute_loss: Callable[[torch.Tensor, torch.Tensor], LossParts]
-    count_targets: Callable[[torch.Tensor], int]
-    build_scores: Callable[[int], Scores]
-    """Takes the number of labels, 0 without."""
-    has_labels: bool
-    """Whether each row has one label, and the model a head for them."""
-
-
-def build_objective(model_class: str, is_labelled: bool) -> Objective:
-    """Describe how a task is trained: one label per row, or next tokens."""
-    if is_labelled:
-        return Objective(model_class, "SEQ_CLS", loss.compute_row_loss, loss.count_row_targets, RowScores, True)
-    return Objective(
-        model_class, "CAUSAL_LM", loss.compute_token_loss, loss.count_token_targets, lambda _: TokenScores(), False
-    )
-
-
 @dataclass
 class TokenScores:
     """Loss, perplexity and accuracy over all target tokens."""
@@ -67,8 +38,8 @@ class TokenScores:
     def update(self, parts: LossParts) -> None:
         """Take in one batch."""
         self.total += float(parts.total)
-        self.num_targets += parts.targets.numel()
-        self.num_correct += int((parts.predictions == parts.targets).sum())
+        self.num_targets += parts.num_targets
+        self.num_correct += int(parts.num_correct)
 
     def merge(self, other: "TokenScores") -> None:
         """Take in what another rank has gathered."""
@@ -99,6 +70,8 @@ class RowScores:
 
     def update(self, parts: LossParts) -> None:
         """Take in one batch."""
+        if parts.targets is None or parts.predictions is None:
+            raise AssertionError("the loss of rows names them")
         self.total += float(parts.total)
         self.targets += parts.targets.tolist()
         self.predictions += parts.predictions.tolist()

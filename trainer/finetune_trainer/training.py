@@ -4,6 +4,7 @@ Reads local files and writes local files; fetching and publishing are the recipe
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import resource
@@ -23,15 +24,16 @@ from finetune_api.run import RunConfig
 from finetune_api.spec import FineTuneJobSpec, MethodKind, Precision
 from finetune_api.status import ResolvedKey
 from finetune_api.tasks import TASKS
-from finetune_trainer import base_model, card, collate, exporter, loop, model, plan, scores, tasks
+from finetune_trainer import attention, base_model, card, exporter, loop, memory, model, objective, plan, rows, tasks
 from finetune_trainer.card import CardFacts
-from finetune_trainer.collate import Rows
 from finetune_trainer.evaluation import EvaluationReport, Evaluator
 from finetune_trainer.inputs import Inputs
 from finetune_trainer.loop import BestWeights, FineTuneTrainer
+from finetune_trainer.objective import Objective
 from finetune_trainer.plan import Plan
 from finetune_trainer.progress import ProgressLog
-from finetune_trainer.scores import Objective, Scores
+from finetune_trainer.rows import Rows
+from finetune_trainer.scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +121,19 @@ def train(config: RunConfig, inputs: Inputs, scratch: Path, output: Path) -> Tra
         scratch,
         has_validation=len(setup.splits["validation"]) > 0,
         is_cpu=setup.device.type == "cpu",
-        is_autocast=setup.is_autocast,
     )
     transformers.set_seed(setup.spec.training.seed)
     with _phase("load"):
         subject = _load(setup)
-    # Before the first step every method still gives the base model: adapters begin at zero.
+    with _packing(setup, subject):
+        # Before the first step every method still gives the base model: adapters begin at zero.
+        with _phase("evaluate"):
+            base = _evaluate(setup, subject, "base") if setup.spec.evaluation.compare_with_base else None
+        with _phase("train"):
+            fitted = _fit(setup, subject, arguments)
+        with _phase("evaluate"):
+            tuned = _evaluate(setup, subject, "tuned")
     with _phase("evaluate"):
-        base = _evaluate(setup, subject, "base") if setup.spec.evaluation.compare_with_base else None
-    with _phase("train"):
-        fitted = _fit(setup, subject, arguments)
-    with _phase("evaluate"):
-        tuned = _evaluate(setup, subject, "tuned")
         report = _build_report(setup, subject, base, tuned)
     if setup.is_writer:
         _save(setup, subject, fitted, report, output)
@@ -152,19 +155,34 @@ def _set_up(config: RunConfig, inputs: Inputs, scratch: Path) -> _Setup:
     device = _find_device(config.spec)
     chosen = plan.parse_plan(inputs.prepared.resolved)
     task = tasks.find_task(config.spec.task)
-    splits = {name: collate.load_rows(inputs.data / f"{name}.parquet") for name in artifacts.SPLITS}
+    splits = {name: rows.load_rows(inputs.data / f"{name}.parquet") for name in artifacts.SPLITS}
     return _Setup(
         config=config,
         inputs=inputs,
         scratch=scratch,
-        chosen=chosen,
+        chosen=_fit_to_device(config.spec, inputs, chosen, device, splits),
         device=device,
         precision=model.decide_precision(chosen.precision, device),
-        objective=scores.build_objective(task.MODEL_CLASS, task.IS_LABELLED),
+        objective=objective.build_objective(task.MODEL_CLASS, task.IS_LABELLED),
         splits=splits,
         # Rows nobody has seen, if there are any; with train alone there are no figures, only samples.
         evaluated_split=next((name for name in ("test", "validation") if len(splits[name])), "train"),
     )
+
+
+def _fit_to_device(
+    spec: FineTuneJobSpec, inputs: Inputs, chosen: Plan, device: torch.device, splits: dict[str, Rows]
+) -> Plan:
+    """Lower the micro-batch to what this GPU's memory holds; the prepare stage has not seen the GPU."""
+    if device.type == "cpu":
+        return chosen
+    facts = base_model.load_facts(inputs.base, inputs.gguf_file, spec.model)
+    longest = max(max(split.lengths, default=0) for split in splits.values())
+    available = torch.cuda.get_device_properties(device).total_memory
+    tokens, _ = memory.plan_micro_batch(
+        facts, spec, longest, available, is_labelled=tasks.find_task(spec.task).IS_LABELLED
+    )
+    return dataclasses.replace(chosen, micro_batch_tokens=tokens)
 
 
 def _find_device(spec: FineTuneJobSpec) -> torch.device:
@@ -206,9 +224,10 @@ def _load(setup: _Setup) -> _Subject:
         objective=setup.objective,
         num_labels=len(inputs.prepared.labels),
         pad_token_id=pad_token_id,
-        batch_size=setup.chosen.micro_batch_size,
+        micro_batch_tokens=setup.chosen.micro_batch_tokens,
         device=setup.device,
         is_autocast=setup.is_autocast,
+        is_packed=setup.chosen.is_packed,
     )
     return _Subject(tuned, tokenizer, evaluator)
 
@@ -257,7 +276,6 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
         arguments,
         rows=setup.splits["train"],
         validation=setup.splits["validation"],
-        objective=setup.objective,
         evaluator=subject.evaluator,
         best=best,
         best_metric=chosen.best_metric,
@@ -269,8 +287,6 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
         trainer.train()
     finally:
         progress.stop()
-    # While it trains, accelerate has the model's forward compute in bfloat16; what is published doesn't.
-    trainer.accelerator.unwrap_model(subject.model, keep_fp32_wrapper=False)
     best.restore(subject.model)
     last_step = trainer.state.global_step
     published_step = last_step if best.step is None else best.step
@@ -319,6 +335,7 @@ def _describe_choices(setup: _Setup, subject: _Subject) -> dict[str, str]:
     is_cpu = setup.device.type == "cpu"
     found = {
         ResolvedKey.PRECISION.value: setup.precision.value,
+        ResolvedKey.MICRO_BATCH_TOKENS.value: str(setup.chosen.micro_batch_tokens),
         ResolvedKey.DEVICE.value: "cpu" if is_cpu else torch.cuda.get_device_name(setup.device),
         ResolvedKey.TRAINABLE_PARAMETERS.value: str(model.count_trainable(subject.model)),
     }
@@ -332,6 +349,13 @@ def _measure_peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _packing(setup: _Setup, subject: _Subject) -> contextlib.AbstractContextManager[None]:
+    """Let the model take packed rows if the plan says so; the samples of the report go through it as users load it."""
+    if not setup.chosen.is_packed:
+        return contextlib.nullcontext()
+    return attention.packed(subject.model, is_labelled=setup.objective.has_labels)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,99 @@
+"""Which rows make a step, who takes them, and how they are cut into micro-batches."""
+
+import itertools
+import random
+
+import pytest
+
+from finetune_trainer import batching
+from finetune_trainer.batching import StepOrder
+
+ORDERS = [
+    pytest.param([3, 9, 1, 7, 5, 2, 8, 4, 6, 10], 4, id="an incomplete last step"),
+    pytest.param(list(range(1, 65)), 8, id="whole steps only"),
+    pytest.param([5], 4, id="one row"),
+    pytest.param([5, 5, 5], 8, id="less than a step"),
+]
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize(("lengths", "batch_size"), ORDERS)
+def test_the_order_holds_every_row_once_and_begins_with_the_longest(
+    lengths: list[int], batch_size: int, is_packed: bool
+) -> None:
+    def build(epoch: int) -> list[int]:
+        return batching.build_order(lengths, batch_size, seed=13, epoch=epoch, is_packed=is_packed)
+
+    for order in (build(0), build(1)):
+        assert sorted(order) == list(range(len(lengths)))
+        complete = order[: len(order) // batch_size * batch_size] or order
+        assert max(lengths[row] for row in order[:batch_size]) == max(lengths[row] for row in complete)
+    assert build(0) == build(0)
+    assert len(lengths) < batch_size or build(0) != build(1)
+
+
+def test_padded_rows_of_one_step_have_similar_lengths_and_packed_ones_are_at_random() -> None:
+    lengths = [1 + index % 64 for index in range(512)]
+
+    def measure_padding(*, is_packed: bool) -> float:
+        order = batching.build_order(lengths, 8, seed=13, epoch=0, is_packed=is_packed)
+        padded = sum(8 * max(lengths[row] for row in order[start : start + 8]) for start in range(0, 512, 8))
+        return 1 - sum(lengths) / padded
+
+    assert measure_padding(is_packed=False) < 0.12
+    assert measure_padding(is_packed=True) > 0.3
+
+
+SHARES = [
+    pytest.param([7, 3, 5, 1], 1, [[0, 2, 1, 3]], id="one rank takes all"),
+    pytest.param([7, 3, 5, 1], 2, [[0, 3], [2, 1]], id="tokens are shared evenly"),
+    pytest.param([4], 2, [[0], []], id="fewer rows than ranks"),
+    pytest.param([2, 2, 2, 2], 2, [[0, 2], [1, 3]], id="equal rows go round"),
+]
+
+
+@pytest.mark.parametrize(("lengths", "num_ranks", "want"), SHARES)
+def test_rows_are_dealt_to_ranks_by_their_tokens(lengths: list[int], num_ranks: int, want: list[list[int]]) -> None:
+    assert batching.share_rows(lengths, num_ranks) == want
+
+
+CUTS = [
+    pytest.param([3, 5, 2, 4], 7, True, [[1, 2], [3, 0]], id="packed: each into the fullest with room"),
+    pytest.param([3, 5, 2, 4], 7, False, [[1], [3], [0, 2]], id="padded: as many as the longest of them allows"),
+    pytest.param([9, 2, 2], 4, True, [[0], [1, 2]], id="packed: a longer row by itself"),
+    pytest.param([9, 2, 2], 4, False, [[0], [1, 2]], id="padded: a longer row by itself"),
+    pytest.param([], 4, True, [], id="no rows"),
+]
+
+
+@pytest.mark.parametrize(("lengths", "max_tokens", "is_packed", "want"), CUTS)
+def test_rows_are_cut_into_micro_batches(
+    lengths: list[int], max_tokens: int, is_packed: bool, want: list[list[int]]
+) -> None:
+    assert batching.cut_micro_batches(lengths, max_tokens, is_packed=is_packed) == want
+
+
+def test_best_fit_leaves_almost_no_room_in_packed_micro_batches() -> None:
+    generator = random.Random(13)
+    lengths = [min(1024, max(16, int(generator.lognormvariate(4.6, 1.0)))) for _ in range(400)]
+
+    cut = batching.cut_micro_batches(lengths, 1024, is_packed=True)
+
+    assert sorted(position for positions in cut for position in positions) == list(range(400))
+    sizes = [sum(lengths[position] for position in positions) for positions in cut]
+    assert max(sizes) <= 1024
+    assert sum(lengths) / (1024 * len(sizes)) > 0.98
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_the_ranks_together_take_every_row_of_each_step_once(num_ranks: int) -> None:
+    lengths = [1 + index * 7 % 23 for index in range(21)]
+    orders = [StepOrder(lengths, 8, 5, rank=rank, num_ranks=num_ranks, is_packed=True) for rank in range(num_ranks)]
+
+    for epoch in range(2):
+        order = batching.build_order(lengths, 8, 5, epoch, is_packed=True)
+        steps = list(zip(*orders, strict=True))
+        assert [sorted(itertools.chain(*shares)) for shares in steps] == [
+            sorted(order[start : start + 8]) for start in (0, 8, 16)
+        ]
+    assert [len(order) for order in orders] == [3] * num_ranks
