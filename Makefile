@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest
 # OpenMP threads that spin beside another busy process make training several times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install lint format setup test test-unit test-contract test-cluster crd constraints demo down status bench build
+.PHONY: help install lint format setup test test-unit test-contract test-cluster crd constraints demo down status test-gpu bench bench-gpu build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -58,8 +58,14 @@ down: install ## remove everything that `make demo` started
 status: install ## say what runs
 	$(PYTHON) -m finetune_devcluster status
 
+test-gpu: install ## what needs a GPU
+	$(PYTEST) -m gpu
+
 bench: install ## measure and write benchmarks/results
-	for script in benchmarks/bench_*.py; do $(PYTHON) $$script || exit 1; done
+	for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(PYTHON) $$script || exit 1; done
+
+bench-gpu: install ## the benchmark of training on a GPU
+	$(PYTHON) benchmarks/bench_gpu.py
 
 build: install ## build both images into the devcluster's registry
 	$(PYTHON) -m finetune_demo build

@@ -59,7 +59,8 @@ def test_rows_are_dealt_to_ranks_by_their_tokens(lengths: list[int], num_ranks: 
 
 CUTS = [
     pytest.param([3, 5, 2, 4], 7, True, [[1, 2], [3, 0]], id="packed: each into the fullest with room"),
-    pytest.param([3, 5, 2, 4], 7, False, [[1], [3], [0, 2]], id="padded: as many as the longest of them allows"),
+    pytest.param([50, 50, 50], 100, False, [[0, 1], [2]], id="padded: as many as the longest of them allows"),
+    pytest.param([98, 60, 100, 59], 400, False, [[2, 0], [1, 3]], id="padded: only rows of like length"),
     pytest.param([9, 2, 2], 4, True, [[0], [1, 2]], id="packed: a longer row by itself"),
     pytest.param([9, 2, 2], 4, False, [[0], [1, 2]], id="padded: a longer row by itself"),
     pytest.param([], 4, True, [], id="no rows"),

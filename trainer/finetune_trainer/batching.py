@@ -15,6 +15,9 @@ _GROUP_STEPS = 50
 """Optimizer steps whose rows are sorted by length together where rows are padded (a choice): little padding, and the
 order stays random."""
 
+_MOST_PADDING = 0.03
+"""Share of a padded micro-batch that may be padding (a choice): a further pass through the model costs less."""
+
 
 def build_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, *, is_packed: bool) -> list[int]:
     """Shuffle rows; the step with the longest row comes first, so that a run too large fails in its first minute.
@@ -85,11 +88,15 @@ def _pack(ordered: Sequence[int], lengths: Sequence[int], max_tokens: int) -> li
 
 def _group(ordered: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     groups: list[list[int]] = []
+    num_real = 0
     for position in ordered:
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+        num_real += lengths[position]
+        num_padded = (len(groups[-1]) + 1) * lengths[groups[-1][0]] if groups else 0
+        if groups and num_padded <= max_tokens and num_padded - num_real <= _MOST_PADDING * num_padded:
             groups[-1].append(position)
         else:
             groups.append([position])
+            num_real = lengths[position]
     return groups
 
 

@@ -84,6 +84,7 @@ class _HeadLoss(torch.autograd.Function):
             total += (losses if factors is None else losses * factors).sum()
             num_correct += correct
             if not (needs_hidden or needs_weight):
+                del logits
                 continue
             # From here on `logits` holds the probabilities, then the gradient.
             logits.sub_(label_smoothing / logits.shape[1])
@@ -93,8 +94,13 @@ class _HeadLoss(torch.autograd.Function):
             gradient = logits.to(dtype)
             if hidden_gradient is not None:
                 hidden_gradient[part] = gradient @ head
-            if weight_gradient is not None:
+            if weight_gradient is not None and dtype is torch.float32:
+                # Without a copy of the whole gradient per chunk; only equal types can be added so.
+                weight_gradient.addmm_(gradient.T, states)
+            elif weight_gradient is not None:
                 weight_gradient += gradient.T @ states
+            # Else the next chunk would be made beside this one.
+            del logits, gradient
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(num_correct)

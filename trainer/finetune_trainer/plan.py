@@ -13,7 +13,7 @@ PACKED_ENCODERS = {"bert": "bert.encoder"}
 """Architectures whose samples may share a row as classifiers, and the module whose first token per sample the head
 reads; each has such a test too."""
 
-HEAD_CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
+HEAD_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 """Of the logits of a language model that are in memory at once, in float32 (choices): on a CPU they should stay near
 its caches, a GPU wants large products."""
 

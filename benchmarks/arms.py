@@ -1,0 +1,140 @@
+"""The trainings that benchmarks compare: ours as the train stage runs it, the Hugging Face Trainer, TRL.
+
+All get the same rows, the same weights, fused AdamW and as many rows per optimizer step; peers keep their own defaults.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from skewed_rows import map_rows
+
+from finetune_api.spec import FineTuneJobSpec, Precision
+from finetune_trainer import attention, collate, loop
+from finetune_trainer.evaluation import Evaluator
+from finetune_trainer.objective import build_objective
+from finetune_trainer.plan import Plan
+from finetune_trainer.progress import ProgressLog
+
+Row = dict[str, Any]
+_LEARNING_RATE = 1e-4
+SEED = 13
+
+
+def build_spec(batch_size: int, gpus: int = 0) -> FineTuneJobSpec:
+    """Return a spec that trains without evaluations."""
+    return FineTuneJobSpec.model_validate(
+        {
+            "task": "CausalLM",
+            "model": {"uri": "s3://models/bench/"},
+            "data": [{"name": "bench", "train": {"uri": "s3://datasets/bench.jsonl"}}],
+            "output": {"uri": "s3://runs/bench"},
+            "resources": {"gpus": gpus},
+            "training": {"batchSize": batch_size, "seed": SEED},
+            "evaluation": {"every": "End"},
+        }
+    )
+
+
+def build_ours(
+    model: Any,
+    rows: Sequence[Row],
+    scratch: Path,
+    *,
+    batch_size: int,
+    tokens: int,
+    is_labelled: bool = False,
+    is_packed: bool = True,
+    device: str = "cpu",
+    is_autocast: bool = False,
+) -> loop.FineTuneTrainer:
+    """Build the train stage's own trainer for one epoch; the model is left ready for packed rows.
+
+    Args:
+        model: with adapters, if any.
+        rows: to train on.
+        scratch: for files.
+        batch_size: rows per step.
+        tokens: of a micro-batch.
+        is_labelled: rows have one label each.
+        is_packed: samples share rows.
+        device: of the model.
+        is_autocast: products in bfloat16 beside float32 weights.
+    """
+    steps = -(-len(rows) // batch_size)
+    plan = Plan(tokens, is_packed, _LEARNING_RATE, steps, Precision.FLOAT32, "loss")
+    spec = build_spec(batch_size, gpus=0 if device == "cpu" else 1)
+    if is_packed:
+        # For good: nothing publishes this model.
+        attention.packed(model, is_labelled=is_labelled).__enter__()
+    return loop.FineTuneTrainer(
+        model,
+        loop.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
+        rows=map_rows(rows),
+        validation=map_rows(rows[:1]),
+        evaluator=Evaluator(
+            build_objective("", is_labelled), 2, 0, tokens, torch.device(device), is_autocast, is_packed
+        ),
+        best=loop.BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
+        best_metric="loss",
+        batch_size=batch_size,
+        progress=ProgressLog(steps),
+    )
+
+
+def build_hugging_face(
+    model: Any, rows: Sequence[Row], scratch: Path, *, batch_size: int, **changes: Any
+) -> transformers.Trainer:
+    """Build the Hugging Face Trainer for one epoch: random order, padded to the longest row of a batch."""
+
+    def pad(batch: list[Row]) -> dict[str, Any]:
+        found = collate.collate_padded(batch, 0)
+        return found if "labels" in found else found | {"labels": found.pop("label")}
+
+    return transformers.Trainer(
+        model,
+        transformers.TrainingArguments(**_build_arguments(scratch, batch_size) | changes),
+        train_dataset=list(rows),
+        data_collator=pad,
+    )
+
+
+def build_trl(
+    model: Any, rows: Sequence[Row], scratch: Path, *, batch_size: int, longest: int, **changes: Any
+) -> transformers.Trainer:
+    """Build TRL's SFT trainer with its packing: rows of `longest` tokens, best-fit decreasing."""
+    import datasets
+    import trl
+    from tokenizers import Tokenizer, models
+
+    vocabulary = {f"t{index}": index for index in range(model.config.vocab_size)}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t3")),
+        pad_token="t0",
+        eos_token="t2",
+        unk_token="t3",
+    )
+    data = datasets.Dataset.from_list([{"input_ids": row["input_ids"]} for row in rows])
+    arguments = {"packing": True, "max_length": longest, "bf16": False, "gradient_checkpointing": False}
+    config = trl.SFTConfig(**_build_arguments(scratch, batch_size) | arguments | changes)
+    trainer: transformers.Trainer = trl.SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer)
+    return trainer
+
+
+def _build_arguments(scratch: Path, batch_size: int) -> dict[str, Any]:
+    return {
+        "output_dir": str(scratch / "peer"),
+        "per_device_train_batch_size": batch_size,
+        "num_train_epochs": 1,
+        "learning_rate": _LEARNING_RATE,
+        "optim": "adamw_torch_fused",
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": SEED,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
