@@ -35,12 +35,12 @@ setup: install ## install and build what the devcluster needs (as root, with apt
 
 test: lint setup test-unit test-contract test-cluster ## everything but what needs a GPU
 
-# Two workers: most of these tests wait for a process or have one thread. Each begins with one half of the files, which
-# keeps the fixtures of a file on one worker, and the first to end takes over half of what the other has left.
+# Two workers: most of these tests wait for a process or have one thread. A file stays on one of them, which builds its
+# models, servers and releases once.
 test-unit: install ## what needs no root and no cluster
-	$(PYTEST) -n 2 --dist worksteal -m "not contract and not cluster and not gpu"
+	$(PYTEST) -n 2 --dist loadfile -m "not contract and not cluster and not gpu"
 
-# Most of these tests wait for the API server. A file stays on one worker: its tests share an operator or a release.
+# Two workers here too: most of these tests wait for the API server.
 test-contract: install ## against a real API server, without root
 	$(PYTEST) -n 2 --dist loadfile -m contract
 
