@@ -6,6 +6,8 @@ PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
 # OpenMP threads that spin beside another busy process make training several times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Container images set it; here every process of every test would compile the whole training stack anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install lint format setup test test-unit test-contract test-cluster crd constraints demo down status test-gpu bench bench-gpu build
 
@@ -33,13 +35,16 @@ setup: install ## install and build what the devcluster needs (as root, with apt
 
 test: lint setup test-unit test-contract test-cluster ## everything but what needs a GPU
 
-# Two workers: most of these tests wait for a process or have one thread. The others share one cluster and run in turn.
+# Two workers: most of these tests wait for a process or have one thread. A file stays on one of them, which builds its
+# models, servers and releases once.
 test-unit: install ## what needs no root and no cluster
-	$(PYTEST) -n 2 -m "not contract and not cluster and not gpu"
+	$(PYTEST) -n 2 --dist loadfile -m "not contract and not cluster and not gpu"
 
+# Two workers here too: most of these tests wait for the API server.
 test-contract: install ## against a real API server, without root
-	$(PYTEST) -m contract
+	$(PYTEST) -n 2 --dist loadfile -m contract
 
+# One node for all, so one after the other.
 test-cluster: install ## whole jobs on a real node; needs root
 	$(PYTEST) -m cluster
 

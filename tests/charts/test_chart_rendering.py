@@ -11,7 +11,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
-from chart_rendering import CHART, MONITORS, REQUIRED, find, identify, merge, render
+from chart_rendering import CHART, MONITORS, REQUIRED, Object, find, identify, merge, render
 
 from finetune_api import crd, group, run, validation
 from finetune_operator import cluster, settings
@@ -70,11 +70,15 @@ def test_every_supported_minor_has_schemas() -> None:
     }
 
 
-@pytest.mark.parametrize("minor", MINORS)
-def test_every_object_of_the_matrix_is_valid_for_the_minor(minor: str) -> None:
+@pytest.fixture(scope="module")
+def native() -> list[Object]:
+    """The different objects of the whole matrix whose schemas Kubernetes has."""
     different = {json.dumps(item, sort_keys=True) for values in MATRIX.values() for item in render(values)}
-    checked = [json.loads(text) for text in sorted(different)]
-    native = [item for item in checked if item["kind"] not in WITHOUT_SCHEMA]
+    return [item for item in map(json.loads, sorted(different)) if item["kind"] not in WITHOUT_SCHEMA]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_every_object_of_the_matrix_is_valid_for_the_minor(minor: str, native: list[Object]) -> None:
     for item in native:
         assert kubernetes_validate.validate(item, minor, strict=True) == minor
     assert {item["kind"] for item in native} == {

