@@ -17,8 +17,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow
 import pyarrow.dataset
+import transformers
 from recording import Result, record
 
 from finetune_demo import datasets, models
@@ -68,9 +68,7 @@ def _write_rows(path: Path, sentences: list[str], size: int) -> int:
 
 
 def _build_model(folder: Path) -> None:
-    """Save a folder with the tokenizer of SmolLM2 and a model with hardly any weights: only its shapes are looked at."""
-    import transformers
-
+    """Save the tokenizer of SmolLM2 beside a model with hardly any weights: only its shapes are looked at."""
     gguf = models.load_smollm2()[models.SMOLLM2_KEY]
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.save_pretrained(folder)

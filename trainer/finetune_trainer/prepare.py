@@ -247,7 +247,7 @@ def _choose(spec: FineTuneJobSpec, facts: ModelFacts, splits: Splits, counts: Ma
     if available is not None and prediction.peak > available:
         needed = quantities.build_quantity(prediction.peak)
         warnings.append(f"spec.resources.memory ({spec.resources.memory}) may be too small: about {needed} is needed")
-    resolved = choices.build_choices(spec, len(splits.rows["train"]), batching, is_labelled=bool(splits.labels)) | {
+    resolved = choices.build_choices(spec, len(counts["train"].lengths), batching, is_labelled=bool(splits.labels)) | {
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
     }

@@ -30,8 +30,11 @@ from finetune_trainer.records import Findings
 
 _BATCH_ROWS = 4096
 """Most samples per call of the tokenizer and row group of the file (a choice)."""
-_BATCH_CHARACTERS = 2**19
-"""A batch with this many is full (a choice): its encodings take about 100 bytes a token, 15 MB in all."""
+_BATCH_CHARACTERS = 2**18
+"""A batch with this many is full (a choice): its encodings take about 100 bytes a token, 7 MB in all."""
+_ENCODING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "use_byte_stream_split": True}
+"""Token ids fill their lower bytes only: split by bytes they take half the time and three quarters of the space of a
+dictionary (measured: SmolLM2, pyarrow 26)."""
 _WORKERS = 2
 """Batches that are tokenized at the same time: while one is inside the tokenizer, on all cores, the other one becomes
 arrays."""
@@ -91,9 +94,7 @@ def save_splits(
     counts = {split: TokenCounts(array("I")) for split in artifacts.SPLITS}
     with contextlib.ExitStack() as stack:
         writers = {
-            split: stack.enter_context(
-                pyarrow.parquet.ParquetWriter(folder / f"{split}.parquet", schema, compression="zstd")
-            )
+            split: stack.enter_context(pyarrow.parquet.ParquetWriter(folder / f"{split}.parquet", schema, **_ENCODING))
             for split in artifacts.SPLITS
         }
         for batch in _tokenize_ahead(_build_batches(samples), tokenize, schema):
