@@ -59,6 +59,7 @@ status: install ## say what runs
 	$(PYTHON) -m finetune_devcluster status
 
 bench: install ## measure and write benchmarks/results
+	$(VENV)/bin/uv pip install -q --python $(PYTHON) -c constraints.txt --group bench
 	for script in benchmarks/bench_*.py; do $(PYTHON) $$script || exit 1; done
 
 build: install ## build both images into the devcluster's registry

@@ -71,8 +71,11 @@ class Ledger:
         self._exact = bytearray()
         near = _group(self._near)
         self._near = bytearray()
-        labels = numpy.frombuffer(self._labels, numpy.int32)
-        return Facts(exact, near, labels, self.label_names, self._numbers, self._files)
+        names = sorted(self._codes)
+        # By name, so that the order in which labels come decides nothing; the last number is that of the unnamed.
+        numbers = numpy.array([*map(names.index, self._codes), _OTHER], numpy.int32)
+        labels = numbers[numpy.frombuffer(self._labels, numpy.int32)]
+        return Facts(exact, near, labels, names, self._numbers, self._files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Facts:
     labels: NDArray[numpy.int32]
     """n indices into `label_names`; -1 for labels beyond those that are kept."""
     label_names: list[str]
+    """In the order of their letters."""
     numbers: "array[int]"
     """n lines, or rows of a parquet file."""
     files: list[tuple[int, str]]
@@ -104,8 +108,7 @@ class Facts:
     def count_labels(self, rows: Indices) -> dict[str, int]:
         """Count the rows of each label, by its name; rows without one are left out."""
         counts = numpy.bincount(self.labels[rows], minlength=len(self.label_names)).tolist()
-        named = zip(self.label_names, counts, strict=True)
-        return dict(sorted((name, count) for name, count in named if name and count))
+        return {name: count for name, count in zip(self.label_names, counts, strict=True) if name and count}
 
     def find_conflicts(self, rows: Indices) -> Indices:
         """Return those of the rows whose text stands there before with another label."""

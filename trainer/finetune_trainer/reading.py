@@ -24,6 +24,8 @@ from finetune_trainer.split import split_rows
 from finetune_trainer.storage import RemoteFile
 from finetune_trainer.tasks import TaskData
 
+MAX_ROWS = 5_000_000
+"""Most rows of one split (a choice): each is remembered with about 50 bytes, 250 MB in all."""
 _PEEKED_ROWS = 100
 """Rows whose columns count as the file's (a choice): JSON rows may leave some out."""
 
@@ -158,8 +160,16 @@ def _parse_samples(
 
 
 def _read_all(files: Sequence[LocalFile], findings: Findings) -> Iterator[Record]:
+    count = 0
     for file in files:
-        yield from records.read_records(file.path, file.name, findings)
+        for record in records.read_records(file.path, file.name, findings):
+            count += 1
+            if count > MAX_ROWS:
+                raise DataError(
+                    f"{record.place}: a split must have at most {MAX_ROWS} rows, over all its files",
+                    "train on a sample of them.",
+                )
+            yield record
 
 
 def _assign_rows(
@@ -176,11 +186,7 @@ def _assign_rows(
     }
     if shares:
         num_train = int((assigned == 0).sum())
-        labels = None
-        if stratify:
-            # By name, so that the order in which labels come does not matter.
-            ranks = numpy.argsort(numpy.argsort(numpy.array(facts.label_names, object))).astype(numpy.int32)
-            labels = ranks[facts.labels[:num_train]]
+        labels = facts.labels[:num_train] if stratify else None
         held_out = split_rows(facts.near[:num_train], labels, shares, seed=spec.training.seed)
         numbers = [artifacts.SPLITS.index(name) for name in ("train", *shares)]
         assigned[:num_train] = numpy.array(numbers, numpy.int8)[held_out]
