@@ -184,6 +184,7 @@ def prepare_rows(
         label_ids={label: index for index, label in enumerate(splits.labels)},
     )
     first = next(sample for split, sample in splits.iterate() if split == "train")
+    # Also sets the tokenizer's truncation once, before several threads use it and it may not change any more.
     example = tokenize([first])[0]
     schema = writing.build_schema(is_labelled=task.IS_LABELLED, is_pair=example.token_type_ids is not None)
     findings = Findings()

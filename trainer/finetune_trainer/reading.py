@@ -48,7 +48,8 @@ class Source:
 
     def iterate(self) -> Iterator[Sample]:
         """Yield the samples once more, after all of them were found to be right."""
-        return _parse_samples(_read_all(self.files, findings := Findings()), self.task, self.columns, findings)
+        findings = Findings()
+        return _parse_samples(_read_all(self.files, findings), self.task, self.columns, findings)
 
 
 @dataclass(slots=True)

@@ -39,6 +39,7 @@ _WORKERS = 2
 """Batches that are tokenized at the same time: while one is inside the tokenizer, on all cores, the other one becomes
 arrays."""
 _AHEAD = _WORKERS + 1
+"""Batches in flight before the oldest is awaited: one lies ready for the worker that is done first."""
 
 _Lists: TypeAlias = "pyarrow.ListArray[Any]"
 Tokenize: TypeAlias = Callable[[Sequence[Sample]], list[TokenizedRow]]
