@@ -29,9 +29,12 @@ from finetune_trainer.dataset import IGNORED, Sample, TokenizedRow
 from finetune_trainer.records import Findings
 
 _BATCH_ROWS = 4096
-"""Most samples per call of the tokenizer and row group of the file (a choice)."""
-_BATCH_CHARACTERS = 2**18
-"""A batch with this many is full (a choice): its encodings take about 100 bytes a token, 7 MB in all."""
+"""Most samples per call of the tokenizer (a choice)."""
+_BATCH_CHARACTERS = 2**17
+"""A batch with this many is full (a choice): its encodings take about 100 bytes a token, 3 MB in all."""
+_GROUP_TOKENS = 2**18
+"""A row group of the file with this many is full (a choice): 1 MB a column. Much smaller ones would add up: the writer
+remembers each to the end."""
 _ENCODING: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "use_byte_stream_split": True}
 """Token ids fill their lower bytes only: split by bytes they take half the time and three quarters of the space of a
 dictionary (measured: SmolLM2, pyarrow 26)."""
@@ -95,15 +98,39 @@ def save_splits(
     counts = {split: TokenCounts(array("I")) for split in artifacts.SPLITS}
     with contextlib.ExitStack() as stack:
         writers = {
-            split: stack.enter_context(pyarrow.parquet.ParquetWriter(folder / f"{split}.parquet", schema, **_ENCODING))
-            for split in artifacts.SPLITS
+            split: stack.enter_context(_Writer(folder / f"{split}.parquet", schema)) for split in artifacts.SPLITS
         }
         for batch in _tokenize_ahead(_build_batches(samples), tokenize, schema):
             counted = counts[batch.split]
             stopping.check(f"the tokenizing of {batch.split}.parquet at row {len(counted.lengths)}")
             _count(batch, counted, findings)
-            writers[batch.split].write_table(batch.table)
+            writers[batch.split].add(batch)
     return counts
+
+
+class _Writer(contextlib.AbstractContextManager["_Writer"]):
+    """A file that gets its batches by the row group."""
+
+    def __init__(self, path: Path, schema: pyarrow.Schema) -> None:
+        self._file = pyarrow.parquet.ParquetWriter(path, schema, **_ENCODING)
+        self._pending: list[pyarrow.Table] = []
+        self._num_tokens = 0
+
+    def add(self, batch: _Batch) -> None:
+        self._pending.append(batch.table)
+        self._num_tokens += int(batch.lengths.sum())
+        if self._num_tokens >= _GROUP_TOKENS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._file.write_table(pyarrow.concat_tables(self._pending))
+        self._pending, self._num_tokens = [], 0
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._flush()
+        self._file.close()
 
 
 def _build_batches(samples: Iterable[tuple[str, Sample]]) -> Iterator[tuple[str, list[Sample]]]:
