@@ -67,9 +67,11 @@ test-gpu: install ## what needs a GPU
 	$(PYTEST) -m gpu
 
 bench: install ## measure and write benchmarks/results
+	$(VENV)/bin/uv pip install -q --python $(PYTHON) -c constraints.txt --group bench
 	for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(PYTHON) $$script || exit 1; done
 
 bench-gpu: install ## the benchmark of training on a GPU
+	$(VENV)/bin/uv pip install -q --python $(PYTHON) -c constraints.txt --group bench
 	$(PYTHON) benchmarks/bench_gpu.py
 
 build: install ## build both images into the devcluster's registry

@@ -30,7 +30,7 @@ from finetune_api.errors import (
     StorageUnavailable,
 )
 from finetune_api.run import RunConfig, TerminationMessage, build_termination_text
-from finetune_trainer import prepare, stopping
+from finetune_trainer import prepare, reading, stopping
 
 Edit = dict[str, Any]
 PREPARED = "out/runs/uid-1/prepared/1/"
@@ -464,6 +464,14 @@ def test_all_bad_rows_of_all_files_are_listed_in_the_report(stage: Stage) -> Non
     assert report["totalErrors"] == 3
     assert [text.partition(":")[0] for text in report["errors"]] == places
     assert stage.bench.uri(f"{PREPARED}report.json") in error.remedy
+
+
+def test_the_rows_of_a_split_are_bounded_over_all_its_files(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_ROWS", 100)
+    stage.bench.put("parts/a.jsonl", make_reviews(60))
+    stage.bench.put("parts/b.jsonl", make_reviews(120)[60:])
+    error = stage.fail(stage.build(data=data(stage.bench, train="parts/")), DataError)
+    assert error.message == "b.jsonl line 41: a split must have at most 100 rows, over all its files"
 
 
 # Access.

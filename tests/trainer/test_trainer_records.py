@@ -155,9 +155,3 @@ def test_all_bad_rows_are_counted_and_a_hundred_kept(tmp_path: Path) -> None:
     assert caught.value.findings[99].startswith("t.jsonl line 100: ")
     assert caught.value.message.endswith("; 250 errors in all")
     assert caught.value.message.count("must be one JSON object") == 5
-
-
-def test_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_ROWS", 2)
-    with pytest.raises(DataError, match=r"t\.jsonl must have at most 2 rows"):
-        read(tmp_path, "t.jsonl", JSONL)

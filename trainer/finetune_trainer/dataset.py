@@ -1,34 +1,21 @@
-"""Rows become samples, samples become tokens and labels, and those a parquet file that the train stage reads.
+"""Rows become samples, and samples tokens and labels.
 
-What the tasks share stands here: finding the columns, reading single values, the label set, the split, the file. What a
-role means and which tokens carry a label is decided by the task.
-
-Shape of a prepared file, one row per sample: `row` int64, the row's index in its source from 0; `input_ids`
-list<int32>, the T tokens of the sample, not padded; `label` int32, or `labels` list<int32> of the same length T in
-which -100 marks tokens that are not learned; `token_type_ids` list<int32> where the sample is a pair of texts.
+What the tasks share stands here: finding the columns, reading single values, the label set. What a role means and which
+tokens carry a label is decided by the task.
 """
 
 import difflib
-import hashlib
-import random
-from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import pyarrow
-import pyarrow.parquet
 
 from finetune_api.errors import DataError
-from finetune_trainer import records, stopping
+from finetune_trainer import records
 from finetune_trainer.records import Findings, Record
 
 IGNORED = -100
 """Label of a token that is not learned: PyTorch's default for `ignore_index`."""
 MAX_LABELS = 1000
 """Most different labels (a choice): more mean that the wrong column was taken."""
-_BATCH_ROWS = 1000
-"""Samples per call of the tokenizer and row group of the file (a choice)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +59,6 @@ class TokenizedRow:
     labels: list[int] | None = None
     token_type_ids: list[int] | None = None
     is_truncated: bool = False
-
-
-@dataclass(slots=True)
-class TokenCounts:
-    """What tokenizing a split came to."""
-
-    lengths: "array[int]"
-    """Tokens of each row after truncation."""
-    num_truncated: int
-    num_learned: int
-    """Tokens that carry a label; rows, where rows do."""
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(self.lengths)
 
 
 def find_columns(
@@ -176,163 +148,37 @@ def read_label(record: Record, column: str, findings: Findings) -> str | None:
     return None if text is None else text.strip()
 
 
-def build_label_set(samples: Iterable[Sample], source: str) -> list[str]:
+def sort_labels(names: Sequence[str], count: int, source: str) -> list[str]:
     """Return the labels in the order of their ids: by number where all are whole numbers, else by letters.
+
+    Args:
+        names: of the labels, at most `MAX_LABELS`.
+        count: how many there are.
+        source: file name for the message.
 
     Raises:
         DataError: there is only one label, or so many that the column must be a wrong one.
     """
-    labels = {sample.label for sample in samples}
-    if len(labels) < 2:
+    if count < 2:
         raise DataError(
-            f"{source} must have at least two different labels; every row has {records.show_names(list(labels))}",
+            f"{source} must have at least two different labels; every row has {records.show_names(names)}",
             "add rows of another class, or correct the label column.",
         )
-    if len(labels) > MAX_LABELS:
+    if count > MAX_LABELS:
         raise DataError(
-            f"{source} must have at most {MAX_LABELS} different labels; it has {len(labels)}",
+            f"{source} must have at most {MAX_LABELS} different labels; it has {count}",
             "name the label column in spec.data[0].columns.label.",
         )
     try:
-        return sorted(labels, key=int)
+        return sorted(names, key=int)
     except ValueError:
-        return sorted(labels)
+        return sorted(names)
 
 
-def check_labels(samples: Iterable[Sample], labels: Sequence[str], findings: Findings) -> None:
-    """Note every sample whose label the training rows don't have."""
-    known = set(labels)
-    shown = records.show_names(labels)
-    for sample in samples:
-        if sample.label not in known:
-            findings.add(
-                sample.place,
-                f"label ({records.show_value(sample.label)}) must be one of the training rows' labels {shown}"
-                f"{suggest(sample.label, labels)}",
-            )
-
-
-def build_text_key(sample: Sample) -> bytes:
-    """Return what tells equal samples: a digest of the texts, without the label, blanks and case made equal."""
-    digest = hashlib.sha256()
-    for part in sample.parts:
-        digest.update(" ".join(part.text.casefold().split()).encode("utf-8", "surrogatepass"))
-        digest.update(b"\x00")
-    return digest.digest()[:16]
-
-
-def split_samples(
-    samples: Sequence[Sample], fractions: Mapping[str, float], *, seed: int, stratify: bool
-) -> dict[str, list[Sample]]:
-    """Hold out shares of the samples; the rest is `train`. The same samples and seed give the same split.
-
-    Samples of the same text stay on one side. With `stratify` each label is split on its own, rounded so that the
-    shares of the whole come out.
-
-    Args:
-        samples: in the order of their source.
-        fractions: share of each split to hold out, such as `{"validation": 0.1}`.
-        seed: of the order.
-        stratify: split by label.
-
-    Raises:
-        DataError: a split would be left without a row.
-    """
-    groups: dict[bytes, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(build_text_key(sample), []).append(sample)
-    strata: dict[str, list[list[Sample]]] = {}
-    for group in groups.values():
-        strata.setdefault(group[0].label if stratify else "", []).append(group)
-    splits: dict[str, list[Sample]] = {"train": [], **{name: [] for name in fractions}}
-    order = random.Random(seed)  # noqa: S311 - a split must be repeatable, not secret
-    carried = dict.fromkeys(fractions, 0.0)
-    for label in sorted(strata):
-        members = strata[label]
-        order.shuffle(members)
-        num_rows = sum(map(len, members))
-        for name, fraction in fractions.items():
-            # What rounding took from one label is given back with the next.
-            wanted = fraction * num_rows + carried[name]
-            taken, members = _take_groups(members, wanted)
-            splits[name] += taken
-            carried[name] = wanted - len(taken)
-        splits["train"] += [sample for group in members for sample in group]
-    for name, members_of_split in splits.items():
-        if not members_of_split:
-            blamed = name if name in fractions else next(iter(fractions))
-            raise DataError(
-                f"spec.split.{blamed} ({fractions[blamed]:g}) must leave a row in every part; of {len(samples)} rows,"
-                f" {len(groups)} of them different, {name} would get 0 rows",
-                "give more rows, another share, or files of their own for validation and test.",
-            )
-        members_of_split.sort(key=lambda sample: sample.row)
-    return splits
-
-
-def _take_groups(groups: Sequence[list[Sample]], wanted: float) -> tuple[list[Sample], list[list[Sample]]]:
-    """Take whole groups up to the rounded number of samples; return what was taken and the groups that stay."""
-    taken: list[Sample] = []
-    kept: list[list[Sample]] = []
-    for group in groups:
-        if len(taken) + len(group) <= wanted + 0.5:
-            taken += group
-        else:
-            kept.append(group)
-    return taken, kept
-
-
-def save_rows(
-    path: Path,
-    samples: Sequence[Sample],
-    tokenize: Callable[[Sequence[Sample]], list[TokenizedRow]],
-    schema: pyarrow.Schema,
-    findings: Findings,
-) -> TokenCounts:
-    """Tokenize samples in batches and write them as parquet, in their order; a split without samples has a file too.
-
-    Args:
-        path: file to write.
-        samples: of one split.
-        tokenize: turns a batch of samples into as many rows.
-        schema: from `build_schema`.
-        findings: takes the samples of which no token would be learned.
-    """
-    counts = TokenCounts(array("I"), 0, 0)
-    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, len(samples), _BATCH_ROWS):
-            stopping.check(f"the tokenizing of {path.name} at row {start}")
-            batch = samples[start : start + _BATCH_ROWS]
-            rows = tokenize(batch)
-            for sample, row in zip(batch, rows, strict=True):
-                _count_row(sample, row, counts, findings)
-            writer.write_table(_build_table(batch, rows, schema))
-    return counts
-
-
-def _count_row(sample: Sample, row: TokenizedRow, counts: TokenCounts, findings: Findings) -> None:
-    learned = 1 if row.labels is None else len(row.labels) - row.labels.count(IGNORED)
-    if not learned:
-        findings.add(
-            sample.place,
-            f"must keep a token to learn within spec.training.maxLength; all {len(row.input_ids)} tokens that were kept"
-            " belong to the prompt",
-        )
-    counts.lengths.append(len(row.input_ids))
-    counts.num_truncated += row.is_truncated
-    counts.num_learned += learned
-
-
-def build_schema(*, is_labelled: bool, is_pair: bool) -> pyarrow.Schema:
-    """Return the columns of a prepared file, in their order."""
-    tokens = pyarrow.list_(pyarrow.int32())
-    target = ("label", pyarrow.int32()) if is_labelled else ("labels", tokens)
-    columns = [("row", pyarrow.int64()), ("input_ids", tokens), target]
-    return pyarrow.schema([*columns, ("token_type_ids", tokens)] if is_pair else columns)
-
-
-def _build_table(samples: Sequence[Sample], rows: Sequence[TokenizedRow], schema: pyarrow.Schema) -> pyarrow.Table:
-    values = {"row": [sample.row for sample in samples]}
-    for name in schema.names[1:]:
-        values[name] = [getattr(row, name) for row in rows]
-    return pyarrow.table(values, schema=schema)
+def add_unknown_label(sample: Sample, labels: Sequence[str], findings: Findings) -> None:
+    """Note a sample whose label the training rows don't have."""
+    findings.add(
+        sample.place,
+        f"label ({records.show_value(sample.label)}) must be one of the training rows' labels"
+        f" {records.show_names(labels)}{suggest(sample.label, labels)}",
+    )

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ from finetune_trainer import (
     access,
     base_model,
     choices,
-    dataset,
     exporter,
     memory,
     plan,
@@ -34,13 +33,14 @@ from finetune_trainer import (
     report,
     stopping,
     tasks,
+    writing,
 )
 from finetune_trainer.access import Listing
 from finetune_trainer.base_model import ModelFacts
-from finetune_trainer.dataset import Sample, TokenCounts, TokenizedRow
 from finetune_trainer.reading import LocalFile, Splits
 from finetune_trainer.records import BadRowsError, Findings
 from finetune_trainer.storage import Store
+from finetune_trainer.writing import TokenCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +53,7 @@ _MAX_WARNINGS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class Model:
     """The fetched base model."""
 
     entry: InputEntry
@@ -93,7 +93,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
 
     exporter.record_phase("validate")
     try:
-        prepared = _prepare(spec, model, files, warnings, _make_empty(scratch / "prepared"))
+        prepared = prepare_rows(spec, model, files, warnings, _make_empty(scratch / "prepared"))
     except BadRowsError as error:
         raise _publish_findings(store, folder, error) from error
     return _publish(config, store, folder, prepared, [model.entry, *inputs])
@@ -137,18 +137,18 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
     return InputEntry(uri=uri, digest=digest, files=len(entries), size=sum(entry.size for entry in entries))
 
 
-def _fetch_model(store: Store, spec: FineTuneJobSpec, listing: Listing, folder: Path) -> _Model:
+def _fetch_model(store: Store, spec: FineTuneJobSpec, listing: Listing, folder: Path) -> Model:
     entries = store.fetch_files(listing.model.files, folder, stopping.build_progress(_FETCHING))
     gguf_file = listing.model.gguf_file
     base_model.check_pin(spec.model, entries, gguf_file)
     facts = base_model.load_facts(folder, gguf_file, spec.model)
     tokenizer = base_model.load_tokenizer(folder, gguf_file, spec.model)
     base_model.check_fit(facts, tokenizer, spec)
-    return _Model(_build_input(spec.model.uri, entries), facts, tokenizer)
+    return Model(_build_input(spec.model.uri, entries), facts, tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """What the stage made, in `folder`."""
 
     folder: Path
@@ -159,21 +159,22 @@ class _Prepared:
     warnings: list[str]
 
 
-def _prepare(
+def prepare_rows(
     spec: FineTuneJobSpec,
-    model: _Model,
+    model: Model,
     files: Mapping[str, Sequence[LocalFile]],
     earlier: Sequence[str],
     folder: Path,
-) -> _Prepared:
+) -> Prepared:
     """Read, check and tokenize the rows, decide what the spec left open, and write the report."""
     task = tasks.find_task(spec.task)
     splits = reading.read_splits(spec, task, files)
     if task.IS_LABELLED:
         splits.labels = base_model.order_labels(model.facts, splits.labels, spec.model)
-    overlaps = report.find_overlaps(splits.samples)
-    warnings = [*earlier, *splits.warnings, *report.check_overlaps(overlaps, splits.samples)]
-    warnings += _check_validation(spec, len(splits.samples["validation"]))
+    rows = splits.rows
+    overlaps = report.find_overlaps(splits.facts, rows)
+    warnings = [*earlier, *splits.warnings, *report.check_overlaps(splits.facts, overlaps, rows)]
+    warnings += _check_validation(spec, len(rows["validation"]))
 
     exporter.record_phase("tokenize")
     rendering = task.check_tokenizer(model.tokenizer, splits.columns)
@@ -183,13 +184,18 @@ def _prepare(
         max_length=spec.training.max_length,
         label_ids={label: index for index, label in enumerate(splits.labels)},
     )
-    counts = _write_rows(splits, tokenize, folder, is_labelled=task.IS_LABELLED)
-    summaries = {split: report.build_split(members, counts[split]) for split, members in splits.samples.items()}
-    warnings += report.build_warnings(splits.samples, counts, summaries)
+    first = next(sample for split, sample in splits.iterate() if split == "train")
+    # Also sets the tokenizer's truncation once, before several threads use it and it may not change any more.
+    example = tokenize([first])[0]
+    schema = writing.build_schema(is_labelled=task.IS_LABELLED, is_pair=example.token_type_ids is not None)
+    findings = Findings()
+    counts = writing.save_splits(folder, splits.iterate(), tokenize, schema, findings)
+    findings.raise_if_any()
+    summaries = {split: report.build_split(splits.facts, members, counts[split]) for split, members in rows.items()}
+    warnings += report.build_warnings(splits.facts, rows, summaries)
 
     choice = _choose(spec, model.facts, splits, counts)
     resolved, warnings = choice.resolved | rendering, warnings + choice.warnings
-    first = splits.samples["train"][0]
     document = {
         "version": report.VERSION,
         "task": spec.task,
@@ -198,12 +204,12 @@ def _prepare(
         "labels": splits.labels,
         "splits": summaries,
         "overlaps": {pair: len(shared) for pair, shared in overlaps.items()},
-        "example": report.build_example(first, tokenize([first])[0], model.tokenizer),
+        "example": report.build_example(first, example, model.tokenizer),
         "resolved": resolved,
         "warnings": warnings,
     }
     (folder / artifacts.REPORT).write_bytes(report.build_document(document))
-    return _Prepared(folder, splits.labels, _build_status(counts), choice.predicted_bytes, resolved, warnings)
+    return Prepared(folder, splits.labels, _build_status(counts), choice.predicted_bytes, resolved, warnings)
 
 
 def _check_validation(spec: FineTuneJobSpec, num_rows: int) -> list[str]:
@@ -224,29 +230,6 @@ def _check_validation(spec: FineTuneJobSpec, num_rows: int) -> list[str]:
         f"spec.split.validation ({spec.split.validation}): without validation rows the best weights can't be told; the"
         " last ones are published"
     ]
-
-
-def _write_rows(
-    splits: Splits,
-    tokenize: Callable[[Sequence[Sample]], list[TokenizedRow]],
-    folder: Path,
-    *,
-    is_labelled: bool,
-) -> dict[str, TokenCounts]:
-    """Write each split as parquet.
-
-    Raises:
-        BadRowsError: rows of which nothing would be learned.
-    """
-    first = tokenize(splits.samples["train"][:1])[0]
-    schema = dataset.build_schema(is_labelled=is_labelled, is_pair=first.token_type_ids is not None)
-    findings = Findings()
-    counts = {
-        split: dataset.save_rows(folder / f"{split}.parquet", members, tokenize, schema, findings)
-        for split, members in splits.samples.items()
-    }
-    findings.raise_if_any()
-    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +256,7 @@ def _choose(spec: FineTuneJobSpec, facts: ModelFacts, splits: Splits, counts: Ma
     if available is not None and prediction.peak > available:
         needed = quantities.build_quantity(prediction.peak)
         warnings.append(f"spec.resources.memory ({spec.resources.memory}) may be too small: about {needed} is needed")
-    num_rows = len(splits.samples["train"])
+    num_rows = len(counts["train"].lengths)
     resolved = choices.build_choices(spec, num_rows, tokens, is_labelled=is_labelled, is_packed=is_packed) | {
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
@@ -306,7 +289,7 @@ def _publish_findings(store: Store, folder: S3Address, error: BadRowsError) -> F
 
 
 def _publish(
-    config: RunConfig, store: Store, folder: S3Address, prepared: _Prepared, inputs: list[InputEntry]
+    config: RunConfig, store: Store, folder: S3Address, prepared: Prepared, inputs: list[InputEntry]
 ) -> TerminationMessage:
     """Upload the prepared files, prepared.json last."""
     doing = "the upload of the prepared rows"

@@ -1,22 +1,31 @@
-"""From fetched files to checked samples in three splits: columns, labels, and the split where no file is given.
+"""From fetched files to checked rows in three splits: columns, labels, and the split where no file is given.
 
-Every error of every row in every file is collected before the stage ends with them.
+The files are read twice. The first pass checks every row and remembers digests, label and line; the second, after the
+split was decided from those, yields the samples to be tokenized. No more than a few rows are in memory. Every error of
+every row in every file is collected before the stage ends with them.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy
+from numpy.typing import NDArray
 
 from finetune_api import artifacts
 from finetune_api.errors import DataError
 from finetune_api.spec import FineTuneJobSpec
 from finetune_trainer import dataset, records
 from finetune_trainer.dataset import Sample
+from finetune_trainer.ledger import Facts, Indices, Ledger
 from finetune_trainer.records import Findings, Record
+from finetune_trainer.split import split_rows
 from finetune_trainer.storage import RemoteFile
 from finetune_trainer.tasks import TaskData
 
+MAX_ROWS = 5_000_000
+"""Most rows of one split (a choice): each is remembered with about 50 bytes, 250 MB in all."""
 _PEEKED_ROWS = 100
 """Rows whose columns count as the file's (a choice): JSON rows may leave some out."""
 
@@ -29,15 +38,44 @@ class LocalFile:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one split and how their rows are read."""
+
+    files: Sequence[LocalFile]
+    task: TaskData
+    columns: Mapping[str, str]
+
+    def iterate(self) -> Iterator[Sample]:
+        """Yield the samples once more, after all of them were found to be right."""
+        findings = Findings()
+        return _parse_samples(_read_all(self.files, findings), self.task, self.columns, findings)
+
+
 @dataclass(slots=True)
 class Splits:
-    """The checked samples of a run."""
+    """The checked rows of a run: what is remembered of them, and where their text is read again."""
 
-    samples: dict[str, list[Sample]]
+    sources: Sequence[Source]
+    """In the order of the rows in `facts`."""
+    facts: Facts
+    assigned: NDArray[numpy.int8]
+    """Index in `artifacts.SPLITS` of each row."""
     columns: dict[str, str]
     labels: list[str]
     file_format: str
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> dict[str, Indices]:
+        """The rows of each split, in the order of their source."""
+        return {split: numpy.flatnonzero(self.assigned == index) for index, split in enumerate(artifacts.SPLITS)}
+
+    def iterate(self) -> Iterator[tuple[str, Sample]]:
+        """Yield all samples with the names of their splits, from the files once more."""
+        samples = itertools.chain.from_iterable(source.iterate() for source in self.sources)
+        for index, sample in zip(self.assigned.tobytes(), samples, strict=True):
+            yield artifacts.SPLITS[index], sample
 
 
 def select_data_files(files: Sequence[RemoteFile], path: str) -> tuple[list[RemoteFile], list[str]]:
@@ -74,52 +112,88 @@ def read_splits(spec: FineTuneJobSpec, task: TaskData, files: Mapping[str, Seque
         DataError: a file, the columns, the labels or the split are.
     """
     findings = Findings()
-    train, columns = _read_source(files["train"], task, spec.data[0].columns, findings)
-    num_bad = findings.total
-    samples = {"train": train}
-    for split in artifacts.SPLITS[1:]:
-        if split in files:
-            samples[split], _ = _read_source(files[split], task, columns, findings)
-    labels: list[str] = []
-    # Labels of rows that were refused would be reported as unknown below.
-    if task.IS_LABELLED and train and not num_bad:
-        labels = dataset.build_label_set(train, files["train"][0].name)
-        for members in samples.values():
-            dataset.check_labels(members, labels, findings)
+    ledger = Ledger()
+    sources: dict[str, Source] = {}
+    starts: dict[str, int] = {}
+    columns, labels = spec.data[0].columns, list[str]()
+    for split in artifacts.SPLITS:
+        if split not in files:
+            continue
+        samples, columns = _open_source(files[split], task, columns, findings)
+        sources[split], starts[split] = Source(files[split], task, columns), len(ledger)
+        known = frozenset(labels)
+        for sample in samples:
+            if known and sample.label not in known:
+                dataset.add_unknown_label(sample, labels, findings)
+            ledger.add(sample)
+        # Labels of rows that were refused would be reported as unknown in the other splits.
+        if task.IS_LABELLED and split == "train" and not findings.total:
+            labels = dataset.sort_labels(ledger.label_names, ledger.count_labels(), files["train"][0].name)
     findings.raise_if_any()
-    shares = {
-        split: float(getattr(spec.split, split))
-        for split in artifacts.SPLITS[1:]
-        if split not in files and float(getattr(spec.split, split)) > 0
-    }
-    if shares:
-        stratify = spec.split.stratify and task.IS_LABELLED
-        samples |= dataset.split_samples(train, shares, seed=spec.training.seed, stratify=stratify)
-    splits = {split: samples.get(split, []) for split in artifacts.SPLITS}
-    warnings = _warn_about_labels(splits["train"], labels)
-    return Splits(splits, columns, labels, records.get_format(files["train"][0].name) or "", warnings)
+    facts = ledger.close()
+    assigned = _assign_rows(spec, facts, starts, stratify=spec.split.stratify and task.IS_LABELLED)
+    file_format = records.get_format(files["train"][0].name) or ""
+    splits = Splits(list(sources.values()), facts, assigned, dict(columns), labels, file_format)
+    splits.warnings = _warn_about_labels(facts.count_labels(splits.rows["train"]), labels)
+    return splits
 
 
-def _read_source(
+def _open_source(
     files: Sequence[LocalFile], task: TaskData, chosen: Mapping[str, str], findings: Findings
-) -> tuple[list[Sample], dict[str, str]]:
+) -> tuple[Iterator[Sample], dict[str, str]]:
+    """Find the columns from the first rows; return the samples of all rows, and the columns."""
     rows = _read_all(files, findings)
     peeked = list(itertools.islice(rows, _PEEKED_ROWS))
     if not peeked:
         findings.raise_if_any()
     found = list(dict.fromkeys(name for record in peeked for name in record.values))
     columns = dataset.find_columns(found, chosen, task.SHAPES, files[0].name)
-    samples = (
-        task.parse_sample(row, record, columns, findings) for row, record in enumerate(itertools.chain(peeked, rows))
-    )
-    return [sample for sample in samples if sample is not None], columns
+    return _parse_samples(itertools.chain(peeked, rows), task, columns, findings), columns
+
+
+def _parse_samples(
+    rows: Iterable[Record], task: TaskData, columns: Mapping[str, str], findings: Findings
+) -> Iterator[Sample]:
+    for row, record in enumerate(rows):
+        sample = task.parse_sample(row, record, columns, findings)
+        if sample is not None:
+            yield sample
 
 
 def _read_all(files: Sequence[LocalFile], findings: Findings) -> Iterator[Record]:
+    count = 0
     for file in files:
-        yield from records.read_records(file.path, file.name, findings)
+        for record in records.read_records(file.path, file.name, findings):
+            count += 1
+            if count > MAX_ROWS:
+                raise DataError(
+                    f"{record.place}: a split must have at most {MAX_ROWS} rows, over all its files",
+                    "train on a sample of them.",
+                )
+            yield record
 
 
-def _warn_about_labels(train: Sequence[Sample], labels: Sequence[str]) -> list[str]:
-    missing = sorted(set(labels) - {sample.label for sample in train})
+def _assign_rows(
+    spec: FineTuneJobSpec, facts: Facts, starts: Mapping[str, int], *, stratify: bool
+) -> NDArray[numpy.int8]:
+    """Return the split of each row, as its index in `artifacts.SPLITS`."""
+    assigned = numpy.empty(len(facts.numbers), numpy.int8)
+    for split, start in starts.items():
+        assigned[start:] = artifacts.SPLITS.index(split)
+    shares = {
+        split: float(getattr(spec.split, split))
+        for split in artifacts.SPLITS[1:]
+        if split not in starts and float(getattr(spec.split, split)) > 0
+    }
+    if shares:
+        num_train = int((assigned == 0).sum())
+        labels = facts.labels[:num_train] if stratify else None
+        held_out = split_rows(facts.near[:num_train], labels, shares, seed=spec.training.seed)
+        numbers = [artifacts.SPLITS.index(name) for name in ("train", *shares)]
+        assigned[:num_train] = numpy.array(numbers, numpy.int8)[held_out]
+    return assigned
+
+
+def _warn_about_labels(counts: Mapping[str, int], labels: Sequence[str]) -> list[str]:
+    missing = sorted(set(labels) - set(counts))
     return [f"no training row is left with label {', '.join(missing)}: all went to other splits"] if missing else []

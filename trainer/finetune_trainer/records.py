@@ -1,6 +1,6 @@
 """Files as users have them, row by row: .jsonl .json .csv .tsv .parquet .txt, each also .gz or .zst.
 
-Reading streams, and every dimension is bounded: bytes of a row, rows, depth of JSON, and how much a compressed file may
+Reading streams, and every dimension is bounded: bytes of a row, depth of JSON, and how much a compressed file may
 grow. What is wrong with a row is collected with its file and line and does not stop the reading; what is wrong with a
 file ends it. Nothing here knows what a row means.
 """
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 MAX_ROW_BYTES = 2**20
 """Longest row (a choice): a thousand times the usual, and still cheap to refuse."""
-MAX_ROWS = 5_000_000
-"""Most rows of one split (a choice): they are held in memory while they are split."""
 MAX_JSON_DEPTH = 32
 MAX_GROWTH = 200
 """Most bytes one byte of a compressed file may become (a choice); text reaches 10 to 20."""
@@ -121,7 +119,7 @@ def read_records(path: Path, name: str, findings: Findings) -> Iterator[Record]:
         findings: takes what is wrong with single rows.
 
     Raises:
-        DataError: the file as a whole can't be read: unknown format, broken compression, empty, too many rows.
+        DataError: the file as a whole can't be read: unknown format, broken compression, empty.
     """
     file_format = get_format(name)
     if file_format is None:
@@ -134,8 +132,6 @@ def read_records(path: Path, name: str, findings: Findings) -> Iterator[Record]:
         count += 1
         if count % _POLLED_ROWS == 0:
             stopping.check(f"the reading of {name} at row {count}")
-        if count > MAX_ROWS:
-            raise DataError(f"{name} must have at most {MAX_ROWS} rows", "train on a sample of it.")
         yield record
     if not count and findings.total == total_before:
         raise DataError(f"{name} must have at least one row; it is empty", "upload the file again.")

@@ -5,13 +5,15 @@ in two splits make every figure a lie, so most of a test set seen in training en
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy
+
 from finetune_api.errors import DataError
-from finetune_trainer import dataset
-from finetune_trainer.dataset import IGNORED, Sample, TokenCounts, TokenizedRow
+from finetune_trainer.dataset import IGNORED, Sample, TokenizedRow
+from finetune_trainer.ledger import Facts, Indices
+from finetune_trainer.writing import TokenCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,61 +33,56 @@ def build_document(content: Mapping[str, Any]) -> bytes:
 
 def build_lengths(counts: TokenCounts) -> dict[str, Any]:
     """Summarize lengths: least, median, 95th percentile, most, and a histogram with doubling bounds."""
-    ordered = sorted(counts.lengths)
-    if not ordered:
+    ordered = numpy.sort(numpy.frombuffer(counts.lengths, numpy.uint32))
+    if not len(ordered):
         return {}
     histogram: list[dict[str, int]] = []
-    bound = 8
+    bound, below = 8, 0
     while not histogram or histogram[-1]["upTo"] < ordered[-1]:
-        below = sum(entry["rows"] for entry in histogram)
-        histogram.append({"upTo": bound, "rows": sum(1 for length in ordered if length <= bound) - below})
-        bound *= 2
+        upto = int(numpy.searchsorted(ordered, bound, side="right"))
+        histogram.append({"upTo": bound, "rows": upto - below})
+        bound, below = bound * 2, upto
     return {
-        "min": ordered[0],
-        "median": ordered[len(ordered) // 2],
-        "p95": ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)],
-        "max": ordered[-1],
+        "min": int(ordered[0]),
+        "median": int(ordered[len(ordered) // 2]),
+        "p95": int(ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]),
+        "max": int(ordered[-1]),
         "histogram": histogram,
     }
 
 
-def build_split(samples: Sequence[Sample], counts: TokenCounts) -> dict[str, Any]:
-    """Summarize one split."""
-    exact = Counter(sample.parts for sample in samples)
-    near = Counter(dataset.build_text_key(sample) for sample in samples)
-    labels = Counter(sample.label for sample in samples if sample.label)
+def build_split(facts: Facts, rows: Indices, counts: TokenCounts) -> dict[str, Any]:
+    """Summarize one split.
+
+    Args:
+        facts: of all rows.
+        rows: those of the split.
+        counts: its tokens.
+    """
+    num_exact, num_near = facts.count_repeated(rows)
     return {
-        "rows": len(samples),
+        "rows": len(rows),
         "tokens": counts.num_tokens,
         "learnedTargets": counts.num_learned,
         "truncatedRows": counts.num_truncated,
         "lengths": build_lengths(counts),
-        "exactDuplicates": sum(exact.values()) - len(exact),
-        "nearDuplicates": sum(near.values()) - len(near),
-        "conflictingLabels": len(_find_conflicts(samples)),
-        "labels": dict(sorted(labels.items())),
+        "exactDuplicates": num_exact,
+        "nearDuplicates": num_near,
+        "conflictingLabels": len(facts.find_conflicts(rows)),
+        "labels": facts.count_labels(rows),
     }
 
 
-def _find_conflicts(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples whose text stands there before with another label."""
-    first: dict[bytes, str] = {}
-    return [
-        sample for sample in samples if first.setdefault(dataset.build_text_key(sample), sample.label) != sample.label
-    ]
-
-
-def find_overlaps(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:
-    """Return, for each pair of splits, the samples of the second whose text stands in the first."""
-    keys = {split: {dataset.build_text_key(sample) for sample in members} for split, members in samples.items()}
+def find_overlaps(facts: Facts, rows: Mapping[str, Indices]) -> dict[str, Indices]:
+    """Return, for each pair of splits, the rows of the second whose text stands in the first."""
     return {
-        f"{first}/{second}": [sample for sample in samples[second] if dataset.build_text_key(sample) in keys[first]]
+        f"{first}/{second}": facts.find_shared(rows[second], rows[first])
         for first, second in (("train", "validation"), ("train", "test"), ("validation", "test"))
-        if samples[first] and samples[second]
+        if len(rows[first]) and len(rows[second])
     }
 
 
-def check_overlaps(overlaps: Mapping[str, Sequence[Sample]], samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+def check_overlaps(facts: Facts, overlaps: Mapping[str, Indices], rows: Mapping[str, Indices]) -> list[str]:
     """Return a warning for each overlap.
 
     Raises:
@@ -94,11 +91,13 @@ def check_overlaps(overlaps: Mapping[str, Sequence[Sample]], samples: Mapping[st
     warnings = []
     for pair, shared in overlaps.items():
         first, second = pair.split("/")
-        if not shared:
+        if not len(shared):
             continue
-        places = ", ".join(sample.place for sample in shared[:_SHOWN_PLACES])
-        text = f"{len(shared)} of {len(samples[second])} {second} rows stand in the {first} rows too, such as {places}"
-        if first == "train" and len(shared) > _MOST_OVERLAP * len(samples[second]):
+        text = (
+            f"{len(shared)} of {len(rows[second])} {second} rows stand in the {first} rows too, such as"
+            f" {_show_places(facts, shared)}"
+        )
+        if first == "train" and len(shared) > _MOST_OVERLAP * len(rows[second]):
             raise DataError(
                 f"spec.data[0].{second} must hold rows that are not trained on; {text}",
                 f"give other {second} rows, or leave them out and let spec.split hold some out.",
@@ -107,24 +106,27 @@ def check_overlaps(overlaps: Mapping[str, Sequence[Sample]], samples: Mapping[st
     return warnings
 
 
-def build_warnings(
-    samples: Mapping[str, Sequence[Sample]], counts: Mapping[str, TokenCounts], splits: Mapping[str, dict[str, Any]]
-) -> list[str]:
-    """Say what doesn't stop the run and should still be known."""
+def _show_places(facts: Facts, rows: Indices) -> str:
+    return ", ".join(facts.find_place(row) for row in rows[:_SHOWN_PLACES].tolist())
+
+
+def build_warnings(facts: Facts, rows: Mapping[str, Indices], splits: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Say what doesn't stop the run and should still be known; `splits` are the summaries from `build_split`."""
     warnings = []
-    num_rows = len(samples["train"])
+    num_rows = len(rows["train"])
     if num_rows < _FEW_ROWS:
         warnings.append(f"{num_rows} training rows are few; results vary much below {_FEW_ROWS}")
-    for split, members in samples.items():
-        truncated = counts[split].num_truncated
-        if members and truncated > _MUCH_TRUNCATION * len(members):
+    for split, members in rows.items():
+        truncated = splits[split]["truncatedRows"]
+        if truncated > _MUCH_TRUNCATION * len(members):
             warnings.append(
                 f"{truncated} of {len(members)} {split} rows are longer than spec.training.maxLength and were cut"
             )
     if near := splits["train"]["nearDuplicates"]:
         warnings.append(f"{near} of {num_rows} training rows repeat an earlier one but for blanks and case")
-    if conflicts := _find_conflicts(samples["train"]):
-        places = ", ".join(sample.place for sample in conflicts[:_SHOWN_PLACES])
+    if splits["train"]["conflictingLabels"]:
+        conflicts = facts.find_conflicts(rows["train"])
+        places = _show_places(facts, conflicts)
         warnings.append(f"{len(conflicts)} training rows have another label than the same text before: {places}")
     return warnings
 

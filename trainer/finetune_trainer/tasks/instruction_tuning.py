@@ -212,7 +212,9 @@ def _tokenize_rendered(
     """Return the tokens of each text and its cuts counted in tokens."""
     prefixes = [item.text[:cut] for item in items for cut in item.cuts]
     texts = [item.text for item in items]
-    encoded: list[list[int]] = tokenizer([*texts, *prefixes], add_special_tokens=False)["input_ids"]
+    encoded: list[list[int]] = tokenizer(
+        [*texts, *prefixes], add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
+    )["input_ids"]
     wholes, heads = encoded[: len(items)], iter(encoded[len(items) :])
     results = []
     for item, ids in zip(items, wholes, strict=True):

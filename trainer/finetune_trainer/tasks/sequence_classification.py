@@ -54,7 +54,14 @@ def tokenize_batch(
     """Turn samples into tokens, cut to `max_length`; of a pair, the longer text is cut first."""
     texts = [sample.parts[0].text for sample in samples]
     pairs = [sample.parts[1].text for sample in samples] if len(samples[0].parts) > 1 else None
-    encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
+    encoded = tokenizer(
+        texts,
+        pairs,
+        truncation="longest_first",
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=None if pairs else False,
+    )
     with_types = pairs is not None and "token_type_ids" in encoded
     return [
         TokenizedRow(

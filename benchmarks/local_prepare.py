@@ -1,0 +1,45 @@
+"""Our side of bench_prepare: what the prepare stage does between fetching and uploading, on local files.
+
+Usage: python local_prepare.py MODEL_FOLDER ROWS_JSONL OUTPUT_FOLDER. Prints one JSON object: wall seconds and
+CPU-seconds from the first row read to the last file written.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "true"  # as the stage sets it
+
+from finetune_api.artifacts import InputEntry
+from finetune_api.spec import FineTuneJobSpec
+from finetune_trainer import base_model, prepare
+from finetune_trainer.reading import LocalFile
+
+
+def main() -> None:
+    """Prepare the rows."""
+    folder, rows, output = map(Path, sys.argv[1:])
+    spec = FineTuneJobSpec.model_validate(
+        {
+            "task": "CausalLM",
+            "model": {"uri": "s3://models/base/"},
+            "data": [{"name": "rows", "train": {"uri": f"s3://datasets/{rows.name}"}}],
+            "training": {"maxLength": 2048},
+            "output": {"uri": "s3://runs/prepare"},
+            "resources": {"gpus": 0},
+        }
+    )
+    facts = base_model.load_facts(folder, None, spec.model)
+    tokenizer = base_model.load_tokenizer(folder, None, spec.model)
+    entry = InputEntry(uri=spec.model.uri, digest="sha256:" + "0" * 64, files=1, size=1)
+    output.mkdir()
+    began, used = time.perf_counter(), time.process_time()
+    files = {"train": [LocalFile(rows, rows.name)]}
+    prepare.prepare_rows(spec, prepare.Model(entry, facts, tokenizer), files, [], output)
+    print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - used}))
+
+
+if __name__ == "__main__":
+    main()
