@@ -151,7 +151,7 @@ def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultPr
 def test_a_body_that_breaks_off_is_taken_up_from_its_last_byte(
     bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, is_reset: bool
 ) -> None:
-    content = os.urandom(9 * MIB)
+    content = os.urandom(7 * MIB)
     address = parse_s3_uri(bench.put("large", content))
     store = Store(bench.storage)
     fault_proxy.faults.append(Fault("GET", times=3, body_bytes=MIB + 1, is_reset=is_reset))

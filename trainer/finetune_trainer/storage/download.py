@@ -1,39 +1,22 @@
-"""Ranged parallel downloads into preallocated files.
+"""Ranged parallel downloads into preallocated files, hashed while they arrive. Nothing is written outside the root."""
 
-A download reads 4 MiB at a time into a reused buffer: boto's own 256 KiB reads cost more than half of the throughput.
-Ranges run in parallel across files, because many stores cap each connection. boto repeats requests, but not bodies:
-each range is taken up again here from its last good byte. Nothing is ever written outside of the root.
-"""
-
-import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from finetune_api.artifacts import FileEntry
-from finetune_api.errors import ConfigError, StorageUnavailable
-from finetune_trainer import exporter
-from finetune_trainer.storage import failures, rooted, transfer
+from finetune_trainer.storage import body, rooted
 from finetune_trainer.storage.connection import MAX_WORKERS, Connection
+from finetune_trainer.storage.digest import ArrivingDigest
 from finetune_trainer.storage.listing import RemoteFile
+from finetune_trainer.storage.ranges import Pace, Range, RangePlan
 from finetune_trainer.storage.transfer import Progress
 
-_RANGE_BYTES = 16 * 2**20
-_BUFFER_BYTES = 4 * 2**20
-_BODY_TRIES = 5
-"""Tries of one body without a single new byte (a choice)."""
-
-_buffers = threading.local()
-
-
-@dataclass(frozen=True, slots=True)
-class _Range:
-    file: RemoteFile
-    start: int
-    end: int
+_WINDOW_SECONDS = 0.1
+"""How often the number of connections is looked at (a choice): two chunks of one that is capped at 90 MB/s."""
 
 
 def fetch_files(
@@ -48,109 +31,84 @@ def fetch_files(
     root.mkdir(parents=True, exist_ok=True)
     with rooted.open_folder(root) as root_fd:
         for file in files:
-            with rooted.disk_errors(file), rooted.open_below(root_fd, file.name, os.O_CREAT | os.O_TRUNC) as target:
+            with (
+                rooted.disk_errors(file),
+                rooted.open_below(root_fd, file.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as target,
+            ):
                 os.ftruncate(target, file.size)
-        stop = threading.Event()
-
-        def fetch(part: _Range) -> None:
-            with rooted.disk_errors(part.file), rooted.open_below(root_fd, part.file.name) as target:
-                _fetch_range(connection, part, target, stop)
-            if progress is not None:
-                progress(part.end - part.start)
-
-        transfer.run_all(fetch, _plan_ranges(files), MAX_WORKERS, stop)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda file: transfer.build_entry(root / file.name, file.name), files))
+        return _Download(connection, files, root_fd, progress).run()
 
 
-def read_range(connection: Connection, file: RemoteFile, offset: int, length: int) -> bytes:
-    """Read a part of an object into memory; see `Store.read_range`.
+class _Download:
+    """One call of `fetch_files`: workers that claim ranges, and threads that hash what came out of order."""
 
-    Raises:
-        FineTuneError: as the store answers; DataError when the object changed.
-    """
-    part = _Range(file, offset, min(file.size, offset + length))
-    content = bytearray()
-    for chunk in _iterate_chunks(connection, part, threading.Event()):
-        content += chunk
-    return bytes(content)
+    def __init__(
+        self, connection: Connection, files: Sequence[RemoteFile], root_fd: int, progress: Progress | None
+    ) -> None:
+        self._connection = connection
+        self._files = files
+        self._root_fd = root_fd
+        self._progress = progress
+        self._plan = RangePlan(files)
+        self._pace = Pace()
+        self._digests = [ArrivingDigest() for _ in files]
+        self._stop = threading.Event()
+        self._arrived = 0
+        self._lock = threading.Lock()
+        self._catch_ups: list[Future[None]] = []
 
-
-def _plan_ranges(files: Sequence[RemoteFile]) -> list[_Range]:
-    return [
-        _Range(file, start, min(start + _RANGE_BYTES, file.size))
-        for file in files
-        for start in range(0, file.size, _RANGE_BYTES)
-    ]
-
-
-def _fetch_range(connection: Connection, part: _Range, target: int, stop: threading.Event) -> None:
-    offset = part.start
-    for chunk in _iterate_chunks(connection, part, stop):
-        view = chunk
-        while view:
-            written = os.pwrite(target, view, offset)
-            offset += written
-            view = view[written:]
-
-
-def _iterate_chunks(connection: Connection, part: _Range, stop: threading.Event) -> Iterator[memoryview]:
-    """Yield the bytes of a range in order, going on from the last good one when a body breaks off.
-
-    Each view is valid until the next one is asked for.
-    """
-    offset, failed = part.start, 0
-    while offset < part.end and not stop.is_set():
-        try:
-            for chunk in _read_body(connection, _Range(part.file, offset, part.end)):
-                offset += len(chunk)
-                failed = 0
-                exporter.record_s3_bytes("in", len(chunk))
-                yield chunk
-                if stop.is_set():
-                    return
-        except StorageUnavailable:
-            failed += 1
-            if failed == _BODY_TRIES:
-                raise
-            exporter.record_s3_retry()
-            transfer.pause(failed)
-
-
-def _read_body(connection: Connection, part: _Range) -> Iterator[memoryview]:
-    client, address = connection.client, part.file.address
-    wanted = part.end - part.start
-    answer = connection.call(
-        "GetObject",
-        address,
-        lambda: client.get_object(
-            Bucket=address.bucket,
-            Key=address.key,
-            Range=f"bytes={part.start}-{part.end - 1}",
-            IfMatch=part.file.etag,
-        ),
-    )
-    if answer["ContentLength"] != wanted:
-        raise ConfigError(
-            f"{address}: {connection.endpoint} must answer ranges; {wanted} bytes were asked for and"
-            f" {answer['ContentLength']} announced",
-            "use a store that knows the header Range.",
-        )
-    view = _get_buffer()
-    with contextlib.closing(answer["Body"]) as body:
-        while wanted:
+    def run(self) -> list[FileEntry]:
+        """Fetch everything; the first failure, or an interruption, stops the workers and is raised."""
+        with ThreadPoolExecutor(os.cpu_count()) as self._hashers, ThreadPoolExecutor(MAX_WORKERS) as workers:
             try:
-                count = body.readinto(view[: min(wanted, _BUFFER_BYTES)])  # type: ignore[arg-type]  # any buffer will do
-            except (*failures.S3Error, OSError) as error:
-                raise failures.classify(error, str(address), connection.endpoint) from error
-            if not count:
-                raise StorageUnavailable(f"{address}: the body ended {wanted} bytes early", "the run is tried again.")
-            wanted -= count
-            yield view[:count]
+                self._supervise(workers)
+            finally:
+                self._stop.set()
+        for catch_up in self._catch_ups:
+            catch_up.result()
+        return [
+            FileEntry(path=file.name, size=file.size, sha256=digest.hexdigest())
+            for file, digest in zip(self._files, self._digests, strict=True)
+        ]
+
+    def _supervise(self, workers: ThreadPoolExecutor) -> None:
+        running: set[Future[None]] = {workers.submit(self._work) for _ in range(self._pace.workers)}
+        num_bytes, now = 0, time.monotonic()
+        while running:
+            done, running = wait(running, _WINDOW_SECONDS, FIRST_EXCEPTION)
+            for worker in done:
+                worker.result()
+            before, then, num_bytes, now = num_bytes, now, self._arrived, time.monotonic()
+            if not done:
+                added = -self._pace.workers + self._pace.adapt((num_bytes - before) / (now - then))
+                running |= {workers.submit(self._work) for _ in range(added)}
+
+    def _work(self) -> None:
+        index: int | None = None
+        while not self._stop.is_set() and (claimed := self._plan.claim(index, self._pace.workers)) is not None:
+            index, part = claimed
+            with rooted.disk_errors(part.file), rooted.open_below(self._root_fd, part.file.name, os.O_WRONLY) as target:
+                self._fetch_range(index, part, target)
+
+    def _fetch_range(self, index: int, part: Range, target: int) -> None:
+        offset = part.start
+        for chunk in body.iterate_chunks(self._connection, part, self._stop):
+            _write(target, chunk, offset)
+            if self._digests[index].add(offset, chunk):
+                self._catch_ups.append(self._hashers.submit(self._catch_up, index))
+            offset += len(chunk)
+            with self._lock:
+                self._arrived += len(chunk)
+            if self._progress is not None:
+                self._progress(len(chunk))
+
+    def _catch_up(self, index: int) -> None:
+        with rooted.open_below(self._root_fd, self._files[index].name, os.O_RDONLY) as source:
+            self._digests[index].catch_up(source)
 
 
-def _get_buffer() -> memoryview:
-    if not hasattr(_buffers, "view"):
-        _buffers.view = memoryview(bytearray(_BUFFER_BYTES))
-    view: memoryview = _buffers.view
-    return view
+def _write(target: int, view: memoryview, offset: int) -> None:
+    while view:
+        written = os.pwrite(target, view, offset)
+        offset += written
+        view = view[written:]

@@ -37,8 +37,8 @@ def open_folder(path: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def open_below(root_fd: int, name: str, flags: int = 0) -> Iterator[int]:
-    """Open a file for writing, following no link on the way; folders are made as needed."""
+def open_below(root_fd: int, name: str, flags: int) -> Iterator[int]:
+    """Open a file, following no link on the way; with `O_CREAT`, folders are made as needed."""
     if not is_safe_key(name):
         raise DataError(f"key ({name!r}) must stay below its folder", "rename the object.")
     *folders, last = name.split("/")
@@ -50,6 +50,6 @@ def open_below(root_fd: int, name: str, flags: int = 0) -> Iterator[int]:
                     os.mkdir(folder, dir_fd=parent)
             parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
             stack.callback(os.close, parent)
-        target = os.open(last, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)
+        target = os.open(last, os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)
         stack.callback(os.close, target)
         yield target

@@ -9,7 +9,7 @@ from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import ConfigError, DataError, StorageUnavailable
 from finetune_api.spec import Storage
 from finetune_trainer import exporter
-from finetune_trainer.storage import download, failures, listing, transfer, upload
+from finetune_trainer.storage import body, download, failures, listing, transfer, upload
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.transfer import Progress
@@ -150,7 +150,7 @@ class Store:
         Raises:
             DataError: the object changed since it was listed.
         """
-        return download.read_range(self._connection, file, offset, length)
+        return body.read_range(self._connection, file, offset, length)
 
     def delete(self, address: S3Address) -> None:
         """Remove an object; nothing happens when there is none."""
