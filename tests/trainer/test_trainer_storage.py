@@ -144,7 +144,7 @@ def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultPr
     entry = Store(bench.storage).upload_file(tmp_path / "large", bench.address("large"))
     assert entry == make_entry("large", content)
     assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
-    assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 2
+    assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 5
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["cut short", "reset"])

@@ -75,7 +75,7 @@ class Store:
         Raises:
             StorageUnavailable: the object has another size than the file.
         """
-        return upload.upload_file(self._connection, path, address, path.name, progress)
+        return upload.upload_file(self._connection, path, address, progress)
 
     def upload_folder(self, root: Path, address: S3Address, progress: Progress | None = None) -> list[FileEntry]:
         """Upload every regular file below `root` to the folder `address`; return them in the order of their paths.

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from finetune_api.artifacts import FileEntry
+from finetune_api.errors import DataError
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that arrived or left since the last call."""
 
 _LONGEST_PAUSE_SECONDS = 4.0
 
+_buffers = threading.local()
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -31,6 +33,23 @@ def build_entry(path: Path, name: str) -> FileEntry:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return FileEntry(path=name, size=os.fstat(stream.fileno()).st_size, sha256=digest)
+
+
+def read_part(path: Path, start: int, size: int) -> bytearray:
+    """Read a part of a file; the thread's next call may reuse the memory.
+
+    Raises:
+        DataError: the file ends before.
+    """
+    # Fresh memory would have to be cleared first, which costs as much as reading.
+    content: bytearray = getattr(_buffers, "content", bytearray())
+    if len(content) != size:
+        content = _buffers.content = bytearray(size)
+    with path.open("rb") as stream:
+        stream.seek(start)
+        if stream.readinto(content) != size:
+            raise DataError(f"file ({path.name!r}) must not change while it is uploaded", "start the job again.")
+    return content
 
 
 def run_all(
