@@ -155,7 +155,9 @@ class _Client:
 
     def _post(self, name: str, is_start: bool) -> None:
         if is_start:
-            self._reply("200 OK", body="<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>")
+            self._reply(
+                "200 OK", body="<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+            )
             return
         with _LOCK:
             parts = sorted(key for key in _sizes if re.fullmatch(re.escape(name) + r"\.\d{5}", key))
@@ -167,7 +169,9 @@ class _Client:
                     (self.folder / part).unlink()
         self._reply("200 OK", body='<CompleteMultipartUploadResult><ETag>"1-1"</ETag></CompleteMultipartUploadResult>')
 
-    def _reply(self, status: str, extra: dict[str, str] | None = None, body: str = "", length: int | None = None) -> None:
+    def _reply(
+        self, status: str, extra: dict[str, str] | None = None, body: str = "", length: int | None = None
+    ) -> None:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
         lines += [f"{key}: {value}" for key, value in (extra or {}).items()]
         self.connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())

@@ -61,7 +61,7 @@ def _ask_first(params: dict[str, Any], **_: object) -> None:
 def _send_in_blocks(request: "AWSPreparedRequest", **_: object) -> None:
     """Spare urllib3 from sending a body in one piece, for which all of it would have one timeout."""
     if isinstance(request.body, bytearray):
-        request.body = _Blocks(request.body)
+        request.body = _Blocks(request.body)  # type: ignore[assignment]  # urllib3 takes any iterable
 
 
 def _build_retries() -> "_RetryDict":

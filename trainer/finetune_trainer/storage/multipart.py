@@ -68,7 +68,11 @@ class MultipartUpload:
             "UploadPart",
             address,
             lambda: client.upload_part(
-                Bucket=address.bucket, Key=address.key, UploadId=upload_id, PartNumber=index + 1, Body=content
+                Bucket=address.bucket,
+                Key=address.key,
+                UploadId=upload_id,
+                PartNumber=index + 1,
+                Body=content,  # type: ignore[arg-type]  # the stubs leave out bytearray, which boto documents
             ),
         )
         with self._lock:

@@ -48,8 +48,13 @@ def read_part(path: Path, start: int, size: int) -> bytearray:
     with path.open("rb") as stream:
         stream.seek(start)
         if stream.readinto(content) != size:
-            raise DataError(f"file ({path.name!r}) must not change while it is uploaded", "start the job again.")
+            raise build_changed_error(path)
     return content
+
+
+def build_changed_error(path: Path) -> DataError:
+    """Say that a file has another size than when its upload began."""
+    return DataError(f"file ({path.name!r}) must not change while it is uploaded", "start the job again.")
 
 
 def run_all(

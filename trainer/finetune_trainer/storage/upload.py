@@ -72,12 +72,19 @@ class _Upload:
         try:
             jobs = [job for file in self._files for job in self._plan(file, hashers)]
             transfer.run_all(self._do, jobs, MAX_WORKERS, threading.Event())
-            entries = [self._entries[file.name] for file in self._files]
-            return [entry.result() if isinstance(entry, Future) else entry for entry in entries]
+            return [self._get_entry(file) for file in self._files]
         finally:
             hashers.shutdown(cancel_futures=True)
             for multipart in self._multiparts:
                 multipart.abort()
+
+    def _get_entry(self, file: _LocalFile) -> FileEntry:
+        entry = self._entries[file.name]
+        if isinstance(entry, Future):
+            entry = entry.result()
+        if entry.size != file.size:
+            raise transfer.build_changed_error(file.path)
+        return entry
 
     def _plan(self, file: _LocalFile, hashers: ThreadPoolExecutor) -> list[Callable[[], int]]:
         if file.size <= PART_BYTES:
@@ -103,11 +110,11 @@ class _Upload:
             lambda: client.put_object(
                 Bucket=address.bucket,
                 Key=address.key,
-                Body=content,
+                Body=content,  # type: ignore[arg-type]  # the stubs leave out bytearray, which boto documents
                 ContentMD5=base64.b64encode(md5.digest()).decode(),
             ),
         )
-        if answer["ETag"].strip('"') != md5.hexdigest():
+        if answer.get("ETag", "").strip('"') != md5.hexdigest():
             listing.check_size(self._connection, address, len(content))
         digest = hashlib.sha256(content).hexdigest()
         self._entries[file.name] = FileEntry(path=file.name, size=len(content), sha256=digest)
