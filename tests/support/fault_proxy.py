@@ -29,6 +29,8 @@ class Fault:
         after: requests of the method that pass first.
         is_reset: break off with a TCP reset instead of an orderly end.
         signal: send this process a signal before the answer.
+        headers: of the answer, instead of the server's.
+        flipped_byte: change the byte at this place of the body, of the request where that has one; -1: none.
     """
 
     method: str
@@ -39,6 +41,8 @@ class Fault:
     after: int = 0
     is_reset: bool = False
     signal: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    flipped_byte: int = -1
 
 
 @dataclass
@@ -87,6 +91,14 @@ def start_fault_proxy(upstream: str) -> Iterator[FaultProxy]:
         thread.join()
 
 
+def _flip(content: bytes, fault: Fault | None) -> bytes:
+    if fault is None or fault.flipped_byte < 0 or not content:
+        return content
+    flipped = bytearray(content)
+    flipped[fault.flipped_byte] ^= 1
+    return bytes(flipped)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     state: FaultProxy
     protocol_version = "HTTP/1.1"
@@ -108,16 +120,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault is not None and fault.status:
             self._refuse(fault)
             return
+        if body:
+            body = _flip(body, fault)
         upstream = http.client.HTTPConnection(urllib.parse.urlsplit(self.state.upstream).netloc, timeout=30)
         with contextlib.closing(upstream):
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
             upstream.request(self.command, self.path, body=body, headers=headers)
             response = upstream.getresponse()
             content = response.read()
+            if not body:
+                content = _flip(content, fault)
             self.send_response(response.status)
-            for name, value in response.getheaders():
-                if name.lower() not in ("connection", "date", "server", "transfer-encoding", "content-length"):
-                    self.send_header(name, value)
+            dropped = ("connection", "date", "server", "transfer-encoding", "content-length")
+            answer = {name: value for name, value in response.getheaders() if name.lower() not in dropped}
+            for name, value in (answer | (fault.headers if fault is not None else {})).items():
+                self.send_header(name, value)
             length = response.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
             self.send_header("Content-Length", length or "0")
             self.end_headers()
@@ -137,6 +154,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(fault.status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Content-Type", "application/xml")
+        for name, value in fault.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 

@@ -1,6 +1,7 @@
 """A bench for the storage and prepare tests: a bucket of its own on the real S3 server, and run configurations."""
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from finetune_api.artifacts import S3Address
+from finetune_api.artifacts import FileEntry, S3Address
+from finetune_api.errors import Interrupted
 from finetune_api.run import RunConfig
 from finetune_api.spec import AddressingStyle, Storage
 
@@ -117,3 +119,13 @@ def make_reviews(count: int) -> list[dict[str, Any]]:
         {"text": f"film {index} is {endings[index % 2]}", "label": ("positive", "negative")[index % 2]}
         for index in range(count)
     ]
+
+
+def make_entry(path: str, content: bytes) -> FileEntry:
+    """Describe a content as the store describes a file."""
+    return FileEntry(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def interrupt(_num_bytes: int) -> None:
+    """Be the progress of a transfer that a signal ends."""
+    raise Interrupted("a signal interrupted the test", "nothing")

@@ -1,6 +1,5 @@
 """The store: what arrives is what was sent, faults are survived or named, nothing leaves its folder."""
 
-import hashlib
 import os
 import threading
 from pathlib import Path
@@ -8,20 +7,21 @@ from pathlib import Path
 import prometheus_client
 import pytest
 from fault_proxy import Fault, FaultProxy
-from prepare_bench import PrepareBench
+from prepare_bench import PrepareBench, interrupt, make_entry
 
-from finetune_api.artifacts import FileEntry, parse_s3_uri
+from finetune_api.artifacts import parse_s3_uri
 from finetune_api.errors import (
     AccessDenied,
     ConfigError,
     DataError,
     FineTuneError,
+    Interrupted,
     ReferenceNotFound,
     StorageUnavailable,
 )
 from finetune_api.spec import Storage
 from finetune_trainer import exporter
-from finetune_trainer.storage import RemoteFile, Store, listing, transfer
+from finetune_trainer.storage import RemoteFile, Store, download, listing, ranges, transfer
 
 MIB = 2**20
 
@@ -29,10 +29,6 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "_LONGEST_PAUSE_SECONDS", 0.0)
-
-
-def make_entry(path: str, content: bytes) -> FileEntry:
-    return FileEntry(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 # Errors: class, exit code and address, for everything a store refuses.
@@ -99,6 +95,7 @@ ANSWERS = [
     pytest.param((400, "AuthorizationHeaderMalformed"), ConfigError, "region", id="another region"),
     pytest.param((413, "EntityTooLarge"), ConfigError, "limit", id="too large"),
     pytest.param((404, "NoSuchBucket"), ReferenceNotFound, "bucket", id="no bucket"),
+    pytest.param((400, "BadDigest"), StorageUnavailable, "between", id="changed on the way"),
     pytest.param((503, "SlowDown"), StorageUnavailable, "tried again", id="busy"),
     pytest.param((500, "InternalError"), StorageUnavailable, "tried again", id="broken"),
     pytest.param((418, "Teapot"), FineTuneError, "log", id="never heard of"),
@@ -138,20 +135,11 @@ def test_a_folder_comes_back_as_it_was_sent(bench: PrepareBench, tmp_path: Path)
     assert sum(moved) == sum(map(len, contents.values()))
 
 
-def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
-    content = os.urandom(65 * MIB)
-    (tmp_path / "large").write_bytes(content)
-    entry = Store(bench.storage).upload_file(tmp_path / "large", bench.address("large"))
-    assert entry == make_entry("large", content)
-    assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
-    assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 2
-
-
 @pytest.mark.parametrize("is_reset", [False, True], ids=["cut short", "reset"])
 def test_a_body_that_breaks_off_is_taken_up_from_its_last_byte(
     bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, is_reset: bool
 ) -> None:
-    content = os.urandom(9 * MIB)
+    content = os.urandom(7 * MIB)
     address = parse_s3_uri(bench.put("large", content))
     store = Store(bench.storage)
     fault_proxy.faults.append(Fault("GET", times=3, body_bytes=MIB + 1, is_reset=is_reset))
@@ -188,6 +176,55 @@ def test_two_failures_of_the_server_are_survived(bench: PrepareBench, fault_prox
     assert Store(bench.storage).read_bytes(address, 100) == b"content"
 
 
+# Downloads that are hashed while they arrive.
+
+
+@pytest.fixture
+def many_small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges of at most 256 KiB over as many connections as there may be, at once."""
+    monkeypatch.setattr(ranges, "_LARGEST_RANGE_BYTES", MIB // 4)
+    monkeypatch.setattr(ranges, "_SMALLEST_RANGE_BYTES", MIB // 4)
+    monkeypatch.setattr(ranges, "FIRST_WORKERS", 1)
+    monkeypatch.setattr(ranges, "_FAST_BYTES", 10**15)
+    monkeypatch.setattr(ranges, "_LEAST_GAIN", 0)
+    monkeypatch.setattr(download, "_WINDOW_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("many_small_ranges")
+@pytest.mark.parametrize("body_bytes", [-1, 1000], ids=["whole bodies", "truncated bodies"])
+def test_ranges_that_arrive_in_any_order_give_the_digest_of_the_file(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, body_bytes: int
+) -> None:
+    contents = {"a": os.urandom(6 * MIB + 5), "b": os.urandom(3 * MIB), "c": b""}
+    for name, content in contents.items():
+        bench.put(f"f/{name}", content)
+    fault_proxy.faults.append(Fault("GET", times=6, after=3, body_bytes=body_bytes))
+    entries = Store(bench.storage).fetch_folder(bench.address("f/"), tmp_path)
+    assert entries == [make_entry(name, content) for name, content in contents.items()]
+    assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
+
+
+def test_a_byte_that_changes_on_the_way_down_shows_in_the_digest(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    content = os.urandom(MIB)
+    address = parse_s3_uri(bench.put("a", content))
+    store = Store(bench.storage)
+    (file,) = store.list_files(address)
+    fault_proxy.faults.append(Fault("GET", flipped_byte=MIB // 2))
+    entry = store.fetch_file(file, tmp_path / "a")
+    assert entry != make_entry("a", content)
+    assert entry == make_entry("a", (tmp_path / "a").read_bytes())
+
+
+def test_progress_may_end_a_download(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
+    for number in range(20):
+        bench.put(f"f/{number}", b"x")
+    with pytest.raises(Interrupted):
+        Store(bench.storage).fetch_folder(bench.address("f/"), tmp_path, interrupt)
+    assert sum(1 for method, path, _ in fault_proxy.requests if method == "GET" and "list-type" not in path) <= 4
+
+
 # Names.
 
 
@@ -208,12 +245,6 @@ def test_a_link_below_the_root_is_not_followed(bench: PrepareBench, tmp_path: Pa
     with pytest.raises(DataError, match="must be usable as a file's name"):
         Store(bench.storage).fetch_files([file], tmp_path / "root")
     assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_a_link_is_not_uploaded(bench: PrepareBench, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("/etc/hostname")
-    with pytest.raises(DataError, match="must be a regular file"):
-        Store(bench.storage).upload_folder(tmp_path, bench.address("f"))
 
 
 def test_listing_knows_object_folder_and_glob(bench: PrepareBench) -> None:

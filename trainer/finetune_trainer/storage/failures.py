@@ -89,6 +89,13 @@ _MEANINGS = (
         "correct the bucket's name or the key.",
     ),
     _Meaning(
+        frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}),
+        (),
+        StorageUnavailable,
+        "must arrive as it was sent",
+        "the run is tried again; look at what lies between the pod and the store.",
+    ),
+    _Meaning(
         frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}),
         (429, *range(500, 600)),
         StorageUnavailable,

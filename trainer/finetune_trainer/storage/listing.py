@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_api.artifacts import S3Address, is_safe_key
-from finetune_api.errors import DataError, ReferenceNotFound
+from finetune_api.errors import DataError, ReferenceNotFound, StorageUnavailable
 from finetune_trainer.storage.connection import Connection
 
 if TYPE_CHECKING:
@@ -71,6 +71,20 @@ def find_file(connection: Connection, address: S3Address) -> RemoteFile:
         "HeadObject", address, lambda: connection.client.head_object(Bucket=address.bucket, Key=address.key)
     )
     return RemoteFile(address, address.key.rpartition("/")[2], answer["ContentLength"], answer["ETag"])
+
+
+def check_size(connection: Connection, address: S3Address, size: int) -> None:
+    """Check that an object that was uploaded has the size of what was sent.
+
+    Raises:
+        StorageUnavailable: it has another one.
+        FineTuneError: as `list_files`.
+    """
+    arrived = find_file(connection, address)
+    if arrived.size != size:
+        raise StorageUnavailable(
+            f"{address} ({arrived.size} bytes) must have the {size} bytes that were sent", "the run is tried again."
+        )
 
 
 def _list_folder(connection: Connection, folder: S3Address, asked: S3Address) -> list[RemoteFile]:

@@ -1,4 +1,5 @@
-"""`Store`: what the stages do with objects, one method each. The bodies of large objects move in `transfer`."""
+"""`Store`: what the stages do with objects, one method each. The bodies of large objects move in `download` and
+`upload`."""
 
 import functools
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import ConfigError, DataError, StorageUnavailable
 from finetune_api.spec import Storage
 from finetune_trainer import exporter
-from finetune_trainer.storage import failures, listing, transfer
+from finetune_trainer.storage import body, download, failures, listing, transfer, upload
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.transfer import Progress
@@ -56,7 +57,7 @@ class Store:
         Raises:
             DataError: an object changed since it was listed, or its name can't lie below `root`.
         """
-        return transfer.fetch_files(self._connection, files, root, progress)
+        return download.fetch_files(self._connection, files, root, progress)
 
     def fetch_folder(self, address: S3Address, root: Path, progress: Progress | None = None) -> list[FileEntry]:
         """Download everything an address stands for below `root`.
@@ -74,7 +75,7 @@ class Store:
         Raises:
             StorageUnavailable: the object has another size than the file.
         """
-        return transfer.upload_file(self._connection, path, address, path.name, progress)
+        return upload.upload_file(self._connection, path, address, progress)
 
     def upload_folder(self, root: Path, address: S3Address, progress: Progress | None = None) -> list[FileEntry]:
         """Upload every regular file below `root` to the folder `address`; return them in the order of their paths.
@@ -82,7 +83,7 @@ class Store:
         Raises:
             DataError: a link, or a name S3 keys can't have.
         """
-        return transfer.upload_folder(self._connection, root, address, progress)
+        return upload.upload_folder(self._connection, root, address, progress)
 
     def put_bytes(self, address: S3Address, content: bytes) -> None:
         """Write a small object, replacing what is there."""
@@ -149,7 +150,7 @@ class Store:
         Raises:
             DataError: the object changed since it was listed.
         """
-        return transfer.read_range(self._connection, file, offset, length)
+        return body.read_range(self._connection, file, offset, length)
 
     def delete(self, address: S3Address) -> None:
         """Remove an object; nothing happens when there is none."""

@@ -1,0 +1,149 @@
+"""Uploads: one request where one is enough, parts where not, nothing left behind, nothing taken for granted."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from fault_proxy import Fault, FaultProxy
+from prepare_bench import PrepareBench, interrupt, make_entry
+
+from finetune_api.errors import AccessDenied, DataError, Interrupted, StorageUnavailable
+from finetune_trainer.storage import Store, multipart, upload
+from finetune_trainer.storage.connection import Connection
+
+MIB = 2**20
+
+
+def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
+    content = os.urandom(65 * MIB)
+    (tmp_path / "large").write_bytes(content)
+    entry = Store(bench.storage).upload_file(tmp_path / "large", bench.address("large"))
+    assert entry == make_entry("large", content)
+    assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
+    assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 5
+
+
+def test_a_link_is_not_uploaded(bench: PrepareBench, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    with pytest.raises(DataError, match="must be a regular file"):
+        Store(bench.storage).upload_folder(tmp_path, bench.address("f"))
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file of four parts and a bit."""
+    # 5 MiB: the least S3 allows.
+    monkeypatch.setattr(multipart, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(upload, "PART_BYTES", 5 * MIB)
+    (tmp_path / "large").write_bytes(os.urandom(20 * MIB + 1))
+    return tmp_path / "large"
+
+
+def test_a_small_file_takes_one_request_and_is_proven_by_its_md5(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"hello")
+    assert Store(bench.storage).upload_file(tmp_path / "a", bench.address("a")) == make_entry("a", b"hello")
+    ((method, _, headers),) = fault_proxy.requests
+    assert (method, headers["Content-MD5"], "Expect" in headers) == ("PUT", "XUFAKrxLKna5cZ2REBfFkg==", False)
+
+
+def test_a_store_is_asked_before_a_body_that_is_not_tiny(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(MIB))
+    Store(bench.storage).upload_file(tmp_path / "a", bench.address("a"))
+    assert [headers.get("Expect") for method, _, headers in fault_proxy.requests if method == "PUT"] == ["100-continue"]
+    assert bench.get("a") == (tmp_path / "a").read_bytes()
+
+
+@pytest.mark.parametrize("etag", ['"d41d8cd98f00b204e9800998ecf8427e-1"', "opaque"])
+def test_a_store_whose_etag_is_no_md5_is_asked_for_the_size(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, etag: str
+) -> None:
+    (tmp_path / "a").write_bytes(b"hello")
+    fault_proxy.faults.append(Fault("PUT", headers={"ETag": etag}))
+    assert Store(bench.storage).upload_file(tmp_path / "a", bench.address("a")) == make_entry("a", b"hello")
+    assert [method for method, _, _ in fault_proxy.requests] == ["PUT", "HEAD"]
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"0123"'}, {}], ids=["another ETag", "no ETag"])
+def test_a_store_that_ignores_the_md5_and_keeps_something_else_ends_with_69(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    (tmp_path / "a").write_bytes(b"hello")
+    bench.put("a", b"hell")
+    fault_proxy.faults.append(Fault("PUT", status=200, headers=headers))
+    with pytest.raises(StorageUnavailable, match=r"\(4 bytes\) must have the 5 bytes that were sent") as caught:
+        Store(bench.storage).upload_file(tmp_path / "a", bench.address("a"))
+    assert caught.value.exit_code == 69
+
+
+def test_a_byte_that_changes_on_the_way_up_is_refused_and_ends_with_69(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"hello")
+    fault_proxy.faults.append(Fault("PUT", flipped_byte=1))
+    with pytest.raises(StorageUnavailable, match="must arrive as it was sent") as caught:
+        Store(bench.storage).upload_file(tmp_path / "a", bench.address("a"))
+    assert caught.value.exit_code == 69
+
+
+def test_a_part_that_fails_once_is_sent_again_whole(bench: PrepareBench, fault_proxy: FaultProxy, large: Path) -> None:
+    fault_proxy.faults.append(Fault("PUT", after=2, status=500, code="InternalError"))
+    moved: list[int] = []
+    entry = Store(bench.storage).upload_file(large, bench.address("large"), moved.append)
+    assert entry == make_entry("large", large.read_bytes()) == make_entry("large", bench.get("large"))
+    assert sum(moved) == entry.size
+
+
+def list_multipart_uploads(bench: PrepareBench) -> list[str]:
+    found = bench.client.list_multipart_uploads(Bucket=bench.bucket).get("Uploads", [])
+    return [item["Key"] for item in found if item["Key"].startswith(bench.folder)]
+
+
+def test_an_upload_in_parts_that_fails_leaves_none_behind(
+    bench: PrepareBench, fault_proxy: FaultProxy, large: Path
+) -> None:
+    fault_proxy.faults.append(Fault("PUT", after=2, status=403, code="AccessDenied"))
+    with pytest.raises(AccessDenied):
+        Store(bench.storage).upload_file(large, bench.address("large"))
+    assert [method for method, _, _ in fault_proxy.requests if method in ("POST", "DELETE")] == ["POST", "DELETE"]
+    assert list_multipart_uploads(bench) == bench.list_keys() == []
+
+
+def test_parts_that_can_not_be_removed_do_not_hide_the_failure(
+    bench: PrepareBench, fault_proxy: FaultProxy, large: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault_proxy.faults += [Fault(method, times=9, status=403, code="AccessDenied") for method in ("PUT", "DELETE")]
+    with pytest.raises(AccessDenied):
+        Store(bench.storage).upload_file(large, bench.address("large"))
+    assert "are left in the store" in caplog.text
+
+
+def test_progress_may_end_an_upload_which_leaves_no_parts_behind(bench: PrepareBench, large: Path) -> None:
+    bench.monkeypatch.setattr(upload, "MAX_WORKERS", 1)
+    with pytest.raises(Interrupted):
+        Store(bench.storage).upload_file(large, bench.address("large"), interrupt)
+    assert list_multipart_uploads(bench) == bench.list_keys() == []
+
+
+def test_checksums_that_boto_adds_to_parts_are_given_back(
+    bench: PrepareBench, fault_proxy: FaultProxy, large: Path
+) -> None:
+    connection = Connection(bench.storage)
+    # What a client of AWS itself does; one with an endpoint of its own sends no checksums.
+    connection.client.meta.config.request_checksum_calculation = "when_supported"
+    entry = upload.upload_file(connection, large, bench.address("large"), None)
+    assert entry == make_entry("large", bench.get("large"))
+    sent = [headers for method, path, headers in fault_proxy.requests if method == "PUT" and "partNumber" in path]
+    assert ["x-amz-checksum-crc32" in headers for headers in sent] == [True] * 5
+
+
+@pytest.mark.parametrize("grown", [-1, 1], ids=["shortened", "grown"])
+def test_a_large_file_that_changes_during_its_upload_ends_with_65(bench: PrepareBench, large: Path, grown: int) -> None:
+    file = upload._LocalFile(large, "large", bench.address("large"), large.stat().st_size - grown)
+    with pytest.raises(DataError, match="must not change while it is uploaded") as caught:
+        upload._Upload(Connection(bench.storage), [file], None).run()
+    assert caught.value.exit_code == 65

@@ -1,0 +1,55 @@
+"""Files below a root folder, opened so that no name and no link leads out of it, and what a full disk means."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune_api.artifacts import is_safe_key
+from finetune_api.errors import ConfigError, DataError
+from finetune_trainer.storage.listing import RemoteFile
+
+
+@contextlib.contextmanager
+def disk_errors(file: RemoteFile) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ConfigError(
+                f"spec.resources.scratch must hold {file.address} ({file.size} bytes): the disk is full",
+                "raise spec.resources.scratch.",
+            ) from error
+        raise DataError(
+            f"{file.address}: key must be usable as a file's name ({os.strerror(error.errno or 0)})",
+            "rename the object.",
+        ) from error
+
+
+@contextlib.contextmanager
+def open_folder(path: Path) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def open_below(root_fd: int, name: str, flags: int) -> Iterator[int]:
+    """Open a file, following no link on the way; with `O_CREAT`, folders are made as needed."""
+    if not is_safe_key(name):
+        raise DataError(f"key ({name!r}) must stay below its folder", "rename the object.")
+    *folders, last = name.split("/")
+    with contextlib.ExitStack() as stack:
+        parent = root_fd
+        for folder in folders:
+            if flags & os.O_CREAT:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, dir_fd=parent)
+            parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            stack.callback(os.close, parent)
+        target = os.open(last, os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)
+        stack.callback(os.close, target)
+        yield target

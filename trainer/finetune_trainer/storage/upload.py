@@ -1,0 +1,121 @@
+"""Uploads: small files whole, large ones in parts, all over one set of connections; what arrived is checked.
+
+A small file is proven by its MD5: sent along, so that the store refuses a body that differs, and compared with the
+ETag. A store whose ETags are no MD5 is asked for the size instead, as after an upload in parts.
+"""
+
+import base64
+import functools
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_api.artifacts import FileEntry, S3Address, is_safe_key
+from finetune_api.errors import DataError
+from finetune_trainer import exporter
+from finetune_trainer.storage import listing, transfer
+from finetune_trainer.storage.connection import MAX_WORKERS, Connection
+from finetune_trainer.storage.multipart import PART_BYTES, MultipartUpload
+from finetune_trainer.storage.transfer import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalFile:
+    path: Path
+    name: str
+    address: S3Address
+    size: int
+
+
+def upload_file(connection: Connection, path: Path, address: S3Address, progress: Progress | None) -> FileEntry:
+    """Upload one file; see `Store.upload_file`.
+
+    Raises:
+        FineTuneError: as the store answers; StorageUnavailable when another size arrived; DataError when it changed.
+    """
+    return _Upload(connection, [_LocalFile(path, path.name, address, path.stat().st_size)], progress).run()[0]
+
+
+def upload_folder(connection: Connection, root: Path, address: S3Address, progress: Progress | None) -> list[FileEntry]:
+    """Upload the files of a folder; see `Store.upload_folder`.
+
+    Raises:
+        FineTuneError: as `upload_file`; DataError also for a link or a name keys can't have.
+    """
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+    for name in names:
+        if not is_safe_key(name) or not stat.S_ISREG((root / name).lstat().st_mode):
+            raise DataError(f"file ({name!r}) must be a regular file with a plain name", "remove or rename it.")
+    files = [_LocalFile(root / name, name, address.join(name), (root / name).stat().st_size) for name in names]
+    return _Upload(connection, files, progress).run()
+
+
+class _Upload:
+    """One call of `upload_file` or `upload_folder`."""
+
+    def __init__(self, connection: Connection, files: Sequence[_LocalFile], progress: Progress | None) -> None:
+        self._connection = connection
+        self._files = files
+        self._progress = progress
+        self._entries: dict[str, FileEntry | Future[FileEntry]] = {}
+        self._multiparts: list[MultipartUpload] = []
+
+    def run(self) -> list[FileEntry]:
+        """Send everything; the first failure, or an interruption, stops the others and is raised."""
+        # The digest of a large file is of the whole, those in the signatures of its parts are not: one more reading.
+        hashers = ThreadPoolExecutor(os.cpu_count())
+        try:
+            jobs = [job for file in self._files for job in self._plan(file, hashers)]
+            transfer.run_all(self._do, jobs, MAX_WORKERS, threading.Event())
+            return [self._get_entry(file) for file in self._files]
+        finally:
+            hashers.shutdown(cancel_futures=True)
+            for multipart in self._multiparts:
+                multipart.abort()
+
+    def _get_entry(self, file: _LocalFile) -> FileEntry:
+        entry = self._entries[file.name]
+        if isinstance(entry, Future):
+            entry = entry.result()
+        if entry.size != file.size:
+            raise transfer.build_changed_error(file.path)
+        return entry
+
+    def _plan(self, file: _LocalFile, hashers: ThreadPoolExecutor) -> list[Callable[[], int]]:
+        if file.size <= PART_BYTES:
+            return [functools.partial(self._send_whole, file)]
+        self._entries[file.name] = hashers.submit(transfer.build_entry, file.path, file.name)
+        multipart = MultipartUpload(self._connection, file.path, file.address, file.size)
+        self._multiparts.append(multipart)
+        return [functools.partial(multipart.send, index) for index in range(multipart.num_parts)]
+
+    def _do(self, job: Callable[[], int]) -> None:
+        num_bytes = job()
+        exporter.record_s3_bytes("out", num_bytes)
+        if self._progress is not None:
+            self._progress(num_bytes)
+
+    def _send_whole(self, file: _LocalFile) -> int:
+        content = transfer.read_part(file.path, 0, file.size)
+        md5 = hashlib.md5(content, usedforsecurity=False)
+        client, address = self._connection.client, file.address
+        answer = self._connection.call(
+            "PutObject",
+            address,
+            lambda: client.put_object(
+                Bucket=address.bucket,
+                Key=address.key,
+                Body=content,  # type: ignore[arg-type]  # the stubs leave out bytearray, which boto documents
+                ContentMD5=base64.b64encode(md5.digest()).decode(),
+            ),
+        )
+        if answer.get("ETag", "").strip('"') != md5.hexdigest():
+            listing.check_size(self._connection, address, len(content))
+        digest = hashlib.sha256(content).hexdigest()
+        self._entries[file.name] = FileEntry(path=file.name, size=len(content), sha256=digest)
+        return len(content)
