@@ -1,7 +1,7 @@
 """S3 transfers of the trainer against boto3's defaults and against a plain copy over loopback.
 
-Ours are calls of `finetune_trainer.storage.Store`, as the stages make them: the sha256 of every file is part of them. The
-servers are processes of their own on loopback: `loopback_s3`, which costs little, for large files; SeaweedFS, a real
+Ours are calls of `finetune_trainer.storage.Store`, as the stages make them, with the sha256 of every file. The servers
+are processes of their own on loopback: `loopback_s3`, which costs little, for large files; SeaweedFS, a real
 S3 server, for small ones, where the work of a server is what a client waits for. Files lie in memory (tmpfs). The arms
 take turns in every round. Correctness first: whatever any arm moved has the sha256 of its source.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import boto3
@@ -31,6 +31,9 @@ from finetune_api.artifacts import S3Address
 from finetune_api.spec import AddressingStyle, Storage
 from finetune_devcluster import s3
 from finetune_trainer.storage import Store, digest
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 ROUNDS = 3
 NUM_LARGE, LARGE_BYTES = 4, 256 * 2**20
@@ -105,7 +108,7 @@ def _open_store(address: tuple[str, int] | s3.S3Server) -> Store:
     return Store(Storage(endpoint_url=_build_url(address), addressing_style=AddressingStyle.PATH))
 
 
-def _open_boto(address: tuple[str, int] | s3.S3Server) -> Any:
+def _open_boto(address: tuple[str, int] | s3.S3Server) -> "S3Client":
     return boto3.client("s3", endpoint_url=_build_url(address))
 
 
@@ -170,7 +173,7 @@ def _build_pushes(bench: Bench, sink: tuple[str, int], run: str) -> dict[str, Ca
     store, boto = _open_store(sink), _open_boto(sink)
     small_store, small_boto = _open_store(bench.seaweed), _open_boto(bench.seaweed)
 
-    def push_boto(client: Any, folder: Path, key: str) -> None:
+    def push_boto(client: "S3Client", folder: Path, key: str) -> None:
         for path in sorted(folder.iterdir()):
             client.upload_file(str(path), BUCKET, f"{key}/{path.name}")
 

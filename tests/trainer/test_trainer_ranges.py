@@ -12,7 +12,7 @@ from finetune_api.artifacts import S3Address
 from finetune_api.errors import StorageUnavailable
 from finetune_trainer.storage import RemoteFile
 from finetune_trainer.storage.digest import ArrivingDigest
-from finetune_trainer.storage.ranges import Pace, RangePlan
+from finetune_trainer.storage.ranges import Pace, RangePlan, Traffic
 
 MIB = 2**20
 MB = 10**6
@@ -61,21 +61,24 @@ def test_ranges_get_smaller_with_more_connections_and_towards_the_end() -> None:
 
 
 PACES = [
-    pytest.param([800], [4], id="fast ones stay few"),
-    pytest.param([360, 720, 1440], [8, 16, 16], id="capped ones are doubled up to the most"),
-    pytest.param([100, 105, 100], [8, 8, 8], id="a doubling that brings nothing is the last"),
-    pytest.param([100, 105, 130], [8, 8, 16], id="one that pays later is followed by another"),
-    pytest.param([0, 0], [8, 16], id="slow first answers ask for more"),
-    pytest.param([800, 100], [4, 8], id="a fast store that becomes slow"),
+    pytest.param([(800, 0)], [4], id="where data waits they stay few"),
+    pytest.param(
+        [(360, 9), (720, 9), (1440, 9)], [8, 16, 16], id="where it is waited for they are doubled, to the most"
+    ),
+    pytest.param([(360, 5), (720, 4)], [8, 8], id="half of the chunks decide"),
+    pytest.param([(100, 9), (105, 9), (100, 9)], [8, 8, 8], id="a doubling that brings nothing is the last"),
+    pytest.param([(100, 9), (105, 9), (130, 9)], [8, 8, 16], id="one that pays later is followed by another"),
+    pytest.param([(0, 0), (0, 0)], [8, 16], id="slow first answers ask for more"),
+    pytest.param([(800, 0), (100, 9)], [4, 8], id="a fast store that becomes slow"),
 ]
 
 
-@pytest.mark.parametrize(("rates", "want"), PACES)
-def test_connections_are_doubled_while_each_is_slow_and_the_last_doubling_paid(
-    rates: list[int], want: list[int]
+@pytest.mark.parametrize(("windows", "want"), PACES)
+def test_connections_are_doubled_while_chunks_are_late_and_the_last_doubling_paid(
+    windows: list[tuple[int, int]], want: list[int]
 ) -> None:
     pace = Pace()
-    assert [pace.adapt(rate * MB) for rate in rates] == want
+    assert [pace.adapt(Traffic(rate * MB, 9 if rate else 0, num_late), 1.0) for rate, num_late in windows] == want
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -12,7 +12,7 @@ from finetune_trainer.storage import body, rooted
 from finetune_trainer.storage.connection import MAX_WORKERS, Connection
 from finetune_trainer.storage.digest import ArrivingDigest
 from finetune_trainer.storage.listing import RemoteFile
-from finetune_trainer.storage.ranges import Pace, Range, RangePlan
+from finetune_trainer.storage.ranges import Pace, Range, RangePlan, Traffic
 from finetune_trainer.storage.transfer import Progress
 
 _WINDOW_SECONDS = 0.1
@@ -53,7 +53,7 @@ class _Download:
         self._pace = Pace()
         self._digests = [ArrivingDigest() for _ in files]
         self._stop = threading.Event()
-        self._arrived = 0
+        self._traffic = Traffic()
         self._lock = threading.Lock()
         self._catch_ups: list[Future[None]] = []
 
@@ -73,14 +73,16 @@ class _Download:
 
     def _supervise(self, workers: ThreadPoolExecutor) -> None:
         running: set[Future[None]] = {workers.submit(self._work) for _ in range(self._pace.workers)}
-        num_bytes, now = 0, time.monotonic()
+        then = time.monotonic()
         while running:
             done, running = wait(running, _WINDOW_SECONDS, FIRST_EXCEPTION)
             for worker in done:
                 worker.result()
-            before, then, num_bytes, now = num_bytes, now, self._arrived, time.monotonic()
+            with self._lock:
+                traffic, self._traffic = self._traffic, Traffic()
+            before, began, then = self._pace.workers, then, time.monotonic()
             if not done:
-                added = -self._pace.workers + self._pace.adapt((num_bytes - before) / (now - then))
+                added = self._pace.adapt(traffic, then - began) - before
                 running |= {workers.submit(self._work) for _ in range(added)}
 
     def _work(self) -> None:
@@ -92,13 +94,13 @@ class _Download:
 
     def _fetch_range(self, index: int, part: Range, target: int) -> None:
         offset = part.start
-        for chunk in body.iterate_chunks(self._connection, part, self._stop):
+        for chunk, is_late in body.iterate_chunks(self._connection, part, self._stop):
             _write(target, chunk, offset)
             if self._digests[index].add(offset, chunk):
                 self._catch_ups.append(self._hashers.submit(self._catch_up, index))
             offset += len(chunk)
             with self._lock:
-                self._arrived += len(chunk)
+                self._traffic.add(len(chunk), is_late)
             if self._progress is not None:
                 self._progress(len(chunk))
 

@@ -1,7 +1,8 @@
 """Which bytes are asked for next, and over how many connections. Pure: no requests, no clock.
 
 Few connections with large ranges cost least where one is fast; many are needed where a store caps each. So a transfer
-begins with few and doubles them while each is slow and the last doubling paid.
+begins with few and doubles them while most chunks are waited for and the last doubling paid. Where data waits for this
+process, as on a fast network or with little processor, more connections would only cost more.
 """
 
 import threading
@@ -13,8 +14,6 @@ from finetune_trainer.storage.listing import RemoteFile
 
 FIRST_WORKERS = 4
 """Connections a transfer begins with. Measured, 2026, two cores: one fast store is read fastest over two to four."""
-_FAST_BYTES = 120 * 10**6
-"""Bytes a second of one connection that need no second one (a choice): stores that cap one do so at 50 to 100 MB/s."""
 _LEAST_GAIN = 1.2
 """What a doubling of the connections must have brought for another one (a choice)."""
 _LARGEST_RANGE_BYTES = 64 * 2**20
@@ -31,19 +30,37 @@ class Range:
 
 
 @dataclass
+class Traffic:
+    """What arrived over all connections in a while."""
+
+    num_bytes: int = 0
+    num_chunks: int = 0
+    num_late: int = 0
+    """Chunks that were waited for."""
+
+    def add(self, num_bytes: int, is_late: bool) -> None:
+        """Count a chunk."""
+        self.num_bytes += num_bytes
+        self.num_chunks += 1
+        self.num_late += is_late
+
+
+@dataclass
 class Pace:
     """How many connections there should be."""
 
     workers: int = FIRST_WORKERS
     _rate_before: float = 0.0
 
-    def adapt(self, rate: float) -> int:
+    def adapt(self, traffic: Traffic, seconds: float) -> int:
         """Return the number of connections wanted from now on; it never falls.
 
         Args:
-            rate: bytes a second of all connections together since the last call.
+            traffic: what arrived since the last call.
+            seconds: how long that took.
         """
-        if rate >= _FAST_BYTES * self.workers or rate < _LEAST_GAIN * self._rate_before:
+        rate = traffic.num_bytes / seconds
+        if 2 * traffic.num_late < traffic.num_chunks or rate < _LEAST_GAIN * self._rate_before:
             return self.workers
         self._rate_before = rate
         self.workers = min(MAX_WORKERS, self.workers * 2)
