@@ -114,7 +114,7 @@ def _measure(folder: Path, server: s3.S3Server, files: dict[str, Path]) -> list[
         peers.append(_seconds_until(peer_command, "first step done", dict(shared)))
         refusals.append(_measure_refusal(folder, config, f"bad-{number}", dict(shared)))
     return [
-        Result("start to first optimizer step", statistics.median(ours), statistics.median(peers), "s", 1.1),
+        Result("start to first optimizer step", statistics.median(ours), statistics.median(peers), "s", 1.05),
         Result("start to exit 78 for a bad spec, against 1 s", statistics.median(refusals), 1.0, "s", 1.0),
     ]
 
