@@ -109,7 +109,7 @@ def test_a_classification_is_prepared_and_every_file_is_listed(stage: Stage) -> 
     assert manifest.resolved == message.resolved
     assert message.resolved == {
         "packing": "true",
-        "microBatchTokens": "2048",
+        "microBatchTokens": "256",
         "learningRate": "5e-4",
         "epochs": "3",
         "totalSteps": "21",

@@ -121,7 +121,9 @@ def plan_micro_batch(
     Returns:
         The tokens and the prediction for them; compare that with the memory, since the longest row may not fit.
     """
-    tokens = max(longest, MOST_TOKENS["cuda" if spec.resources.gpus else "cpu"])
+    # A micro-batch has no more rows than a rank takes of a step.
+    share = math.ceil(spec.training.batch_size / max(1, spec.resources.gpus))
+    tokens = max(longest, min(share * longest, MOST_TOKENS["cuda" if spec.resources.gpus else "cpu"]))
     while True:
         prediction = predict_peak(facts, spec, tokens, is_labelled=is_labelled)
         if tokens == longest or memory_bytes is None or prediction.peak <= memory_bytes * _USABLE_SHARE:
