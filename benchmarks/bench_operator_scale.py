@@ -106,9 +106,7 @@ async def _add_finished(kubeconfig: Path, numbers: range) -> None:
     async with operator_process.connect(kubeconfig) as client:
 
         async def add(name: str) -> None:
-            await client.create(
-                operator_process.build_path(NAMESPACE), operator_process.build_job(NAMESPACE, name)
-            )
+            await client.create(operator_process.build_path(NAMESPACE), operator_process.build_job(NAMESPACE, name))
             path = operator_process.build_path(NAMESPACE, name, "status")
             await client.merge(path, {"status": _build_finished_status(name)})
 
