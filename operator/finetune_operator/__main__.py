@@ -3,8 +3,9 @@
 import logging
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import kopf
 
@@ -35,13 +36,28 @@ class EndlessBackoffs:
             pause = min(_LAST_BACKOFF_SECONDS, pause * 2)
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps no last-seen state: without handlers for changes kopf would copy every object and compare it with nothing."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
+        """Return nothing to compare."""
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Return that nothing was kept."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Keep nothing."""
+
+
 def build_kopf_settings() -> kopf.OperatorSettings:
     """Set what kopf must do otherwise than by default."""
     result = kopf.OperatorSettings()
     prefix = group.GROUP
     result.persistence.finalizer = f"{prefix}/finalizer"
     result.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=prefix)
-    result.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=prefix)
+    result.persistence.diffbase_storage = NoDiffBase()
     result.posting.enabled = False
     result.networking.request_timeout = 30
     result.networking.connect_timeout = 10

@@ -5,6 +5,7 @@ counted and timed. The status is written with the resourceVersion it was compute
 it differs: whoever else wrote meanwhile wins, and the next pass decides anew.
 """
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -85,7 +86,14 @@ class ClusterError(Exception):
 
 
 class Conflict(Exception):  # noqa: N818 - it is no error: somebody else was faster
-    """The FineTuneJob changed since it was read; decide anew."""
+    """What a decision was made on has changed since it was read; decide anew."""
+
+
+class _Refused(Exception):  # noqa: N818 - carries the error
+    """The API server refuses a Job for a reason that only somebody else can change."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +122,9 @@ class Cluster:
             # An attempt stands in the status before its Job is made: without one there is nothing to read.
             return Snapshot(job, Observed())
         selector = {group.LABEL_UID: job.uid}
-        jobs = await self._list(_Job, namespace, labels=selector)
-        pods = await self._list(_Pod, namespace, labels=selector)
+        jobs, pods = await asyncio.gather(
+            self._list(_Job, namespace, labels=selector), self._list(_Pod, namespace, labels=selector)
+        )
         attempt = attempts.find_open(job.status)
         if attempt is not None and all(item["metadata"]["name"] != attempt.job for item in jobs):
             # Somebody may have taken the labels off, or the name before us: only a GET by name proves absence.
@@ -125,35 +134,48 @@ class Cluster:
         return Snapshot(job, observe.observe_children(job.uid, jobs, pods, events))
 
     async def apply_status(self, job: FineTuneJob, plan: Plan) -> FineTuneJob:
-        """Write the status if it differs, then tell; return the FineTuneJob as it is stored now.
-
-        The Events tell what the status says from then on, whatever becomes of the actions.
+        """Write the status if it differs; return the FineTuneJob as it is stored now.
 
         Raises:
             Conflict: the FineTuneJob changed since it was read; nothing was done.
         """
-        stored = await self._patch_status(job, plan.status)
-        for event in plan.events:
-            await self._create_event(job, event)
-        return stored
+        return await self._patch_status(job, plan.status)
 
-    async def apply_actions(self, job: FineTuneJob, actions: Sequence[Action], now: datetime) -> None:
-        """Act, once the status that says so was written.
+    async def apply_actions(self, job: FineTuneJob, plan: Plan, now: datetime) -> None:
+        """Act, once the status that says so was written, then tell.
+
+        The Events tell what the status says, whatever becomes of the actions. They come last: a Job must not wait for
+        what is only read by people.
 
         Args:
             job: as stored since.
 
         Raises:
             ApiError: an action was refused; where it was a create, the status says so.
+            Conflict: a Job of that name is there already.
         """
-        for action in actions:
-            match action:
-                case CreateJob():
-                    await self._create_job(job, action, now)
-                case DeleteJob():
-                    await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
-                case PatchJob():
-                    await self._patch_job(job.namespace, action)
+        try:
+            try:
+                for action in plan.actions:
+                    await self._act(job, action)
+            finally:
+                await self._tell(job, plan.events)
+        except _Refused as refused:
+            await self._record_refusal(job, refused.error, now)
+            raise refused.error from None
+
+    async def _act(self, job: FineTuneJob, action: Action) -> None:
+        match action:
+            case CreateJob():
+                await self._create_job(job, action)
+            case DeleteJob():
+                await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
+            case PatchJob():
+                await self._patch_job(job.namespace, action)
+
+    async def _tell(self, job: FineTuneJob, events: Sequence[Event]) -> None:
+        for event in events:
+            await self._create_event(job, event)
 
     async def iterate_jobs(self, namespace: str) -> AsyncIterator[Summary]:
         """Read all FineTuneJobs of a namespace, or of all, a page at a time."""
@@ -262,20 +284,29 @@ class Cluster:
             raise
         return replace(job, resource_version=stored["metadata"]["resourceVersion"], status=wanted)
 
-    async def _create_job(self, job: FineTuneJob, action: CreateJob, now: datetime) -> None:
+    async def _create_job(self, job: FineTuneJob, action: CreateJob) -> None:
         try:
             await self._call("create", "jobs", self._client.create(_Job(action.manifest), namespace=job.namespace))
         except ApiError as error:
-            # Ours from an earlier pass, or a stranger's: the next pass reads it and sees which.
-            if error.status.code == 409:
-                return
-            # A quota, a webhook or a validation: only somebody else can change it, and nobody else can tell the user.
             code = error.status.code or 0
+            # Ours from an earlier pass, or a stranger's: the next pass reads it and sees which.
+            if code == 409:
+                raise Conflict(str(error)) from error
+            # A quota, a webhook or a validation: only somebody else can change it, and nobody else can tell the user.
             if 400 <= code < 500 and code != 429:
-                text = str(error.status.message or error)
-                plan = stages.stall_refused_create(job.status, code=code, text=text, generation=job.generation, now=now)
-                await self.apply_status(job, plan)
+                raise _Refused(error) from error
             raise
+
+    async def _record_refusal(self, job: FineTuneJob, error: ApiError, now: datetime) -> None:
+        plan = stages.stall_refused_create(
+            job.status,
+            code=error.status.code or 0,
+            text=str(error.status.message or error),
+            generation=job.generation,
+            now=now,
+        )
+        stored = await self.apply_status(job, plan)
+        await self._tell(stored, plan.events)
 
     async def _delete_job(self, namespace: str, name: str, uid: str, cascade: CascadeType) -> None:
         """Delete a Job unless it is gone or another one has taken its name meanwhile."""

@@ -42,6 +42,7 @@ class Worker:
         self._failures: dict[Key, int] = {}
         self._resynced: set[Key] = set()
         self._settled: set[Key] = set()
+        self._written: dict[Key, str] = {}
         self._relisted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,6 +79,9 @@ class Worker:
             return
         if resource == group.PLURAL:
             self._note_settled(key, is_settled(body) and event_type != "DELETED")
+            if key is not None and self._written.get(key) == body["metadata"]["resourceVersion"]:
+                # The echo of our own last write: it was decided on all that it says.
+                return
         if key is None or key in self._settled:
             return
         self._resynced.discard(key)
@@ -124,16 +128,19 @@ class Worker:
         if snapshot is None:
             self._metrics.forget_job(*key)
             self._settled.discard(key)
+            self._written.pop(key, None)
             return None
         plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, self._settings)
         stored = await self._cluster.apply_status(snapshot.job, plan)
+        self._written[key] = stored.resource_version
         # Counted before the actions: a later pass doesn't see this transition any more.
         self._record_plan(snapshot.job, plan)
         is_resynced = key in self._resynced
         self._resynced.discard(key)
-        await self._cluster.apply_actions(stored, plan.actions, now)
+        await self._cluster.apply_actions(stored, plan, now)
         if plan.status.phase in observe.FINAL_PHASES and plan.status.observed_generation == stored.generation:
             self._settled.add(key)
+            self._written.pop(key, None)
         # Not so where an action was refused: it is tried again at every resync, and nothing was missed.
         if is_resynced and (stored is not snapshot.job or plan.actions):
             self._metrics.resync_drift.labels("missed_update").inc()
