@@ -1,9 +1,9 @@
 """From an applied FineTuneJob to its Job, at 20 FineTuneJobs per second, on a real API server.
 
-The clock is that of the client, a process of its own: it starts when the answer to the creation has come and stops when a
-watch on Jobs delivers the child. The peer is that creation itself, sent to answered: one write of such an object to the
-same server under the same load, so the ratio says how many writes' time the operator takes. Correctness first: after each
-round every FineTuneJob has exactly one Job.
+The clock is that of the client, a process of its own: it starts when the answer to the creation has come and stops
+when a watch on Jobs delivers the child. The peer is that creation itself, sent to answered: one write of such an object
+to the same server under the same load, so the ratio says how many writes' time the operator takes. Correctness first:
+after each round every FineTuneJob has exactly one Job.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The operator beside 10,000 finished and 100 active FineTuneJobs, on a real API server.
 
-Memory, the time of a restart, the CPU and the API calls of an operator with nothing to do. Correctness first: nothing is
-read before /metrics counts every FineTuneJob under its phase and every active one was looked at. Active ones have a Job
-whose pod waits for a node. Finished ones carry the whole status of a run that succeeded.
+Memory, the time of a restart, the CPU and the API calls of an operator with nothing to do. Correctness first: nothing
+is read before /metrics counts every FineTuneJob under its phase and every active one was looked at. Active ones have a
+Job whose pod waits for a node. Finished ones carry the whole status of a run that succeeded.
 """
 
 import asyncio
@@ -110,12 +110,12 @@ async def _add_finished(kubeconfig: Path, numbers: range) -> None:
             path = operator_process.build_path(NAMESPACE, name, "status")
             await client.merge(path, {"status": _build_finished_status(name)})
 
-        await operator_process.run_all(add(f"finished-{number}") for number in numbers)
+        await operator_process.run_few(add(f"finished-{number}") for number in numbers)
 
 
 async def _add_active(kubeconfig: Path) -> None:
     async with operator_process.connect(kubeconfig) as client:
-        await operator_process.run_all(
+        await operator_process.run_few(
             client.create(operator_process.build_path(NAMESPACE), operator_process.build_job(NAMESPACE, name))
             for name in (f"active-{number}" for number in range(NUM_ACTIVE))
         )

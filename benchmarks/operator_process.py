@@ -98,7 +98,6 @@ class LoadClient:
     def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
         self._session = session
         self._server = server
-        self._gate = asyncio.Semaphore(CONNECTIONS)
 
     async def create(self, path: str, manifest: Manifest) -> None:
         """Create an object in the collection at a path."""
@@ -125,12 +124,8 @@ class LoadClient:
 
     async def _send(self, method: str, path: str, body: Manifest, content_type: str) -> None:
         headers = {"Content-Type": content_type}
-        async with (
-            self._gate,
-            self._session.request(
-                method, f"{self._server}{path}", data=json.dumps(body).encode(), headers=headers
-            ) as answer,
-        ):
+        url, data = f"{self._server}{path}", json.dumps(body).encode()
+        async with self._session.request(method, url, data=data, headers=headers) as answer:
             if answer.status >= 300:
                 raise RuntimeError(f"{method} {path} ended with {answer.status}: {await answer.text()}")
             await answer.read()
@@ -158,6 +153,17 @@ async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for coroutine in coroutines:
             tasks.create_task(coroutine)
+
+
+async def run_few(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all of them, `CONNECTIONS` at a time."""
+    waiting_list = iter(coroutines)
+
+    async def work() -> None:
+        for coroutine in waiting_list:
+            await coroutine
+
+    await run_all(work() for _ in range(CONNECTIONS))
 
 
 def build_path(namespace: str, name: str = "", subresource: str = "") -> str:

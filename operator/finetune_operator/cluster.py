@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 import lightkube
 from lightkube import operators
+from lightkube.config import client_adapter
 from lightkube.core.exceptions import ApiError
 from lightkube.core.resource import NamespacedResourceG
 from lightkube.generic_resource import (
@@ -34,10 +35,11 @@ from finetune_operator import attempts, observe, stages
 from finetune_operator.metrics import Metrics
 from finetune_operator.observe import FineTuneJob, Observed, Summary
 from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
+from finetune_operator.transport import AiohttpTransport
 
 Manifest = dict[str, Any]
 
-REQUEST_TIMEOUT_SECONDS = 30.0
+REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS = 30.0, 10.0
 PAGE_SIZE = 100
 """Objects per page of a list that is read as dicts. Measured with 3,000 FineTuneJobs of 19 KB each: a page of 500 costs
 40 MB of memory."""
@@ -111,6 +113,10 @@ class Cluster:
         # Any: the overloads can't be resolved for resource classes that are made at run time.
         self._client: Any = client
         self._metrics = metrics
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
 
     async def fetch_snapshot(self, namespace: str, name: str, now: datetime) -> Snapshot | None:
         """Read a FineTuneJob and everything that belongs to it; None if it is gone."""
@@ -439,10 +445,17 @@ class Cluster:
 
 
 def connect(metrics: Metrics) -> Cluster:
-    """Connect with the pod's ServiceAccount or, outside a cluster, the kubeconfig; no request is made yet."""
-    client = lightkube.AsyncClient(
-        timeout=httpx2.Timeout(REQUEST_TIMEOUT_SECONDS, connect=10), lazy=False, field_manager=COMPONENT
-    )
+    """Connect with the pod's ServiceAccount or, outside a cluster, the kubeconfig; no request is made yet.
+
+    Raises:
+        ClusterError: the kubeconfig is incomplete.
+    """
+    config = lightkube.KubeConfig.from_env().get()
+    if config is None or config.user is None:
+        raise ClusterError("the kubeconfig must name a context with a cluster and a user")
+    context = client_adapter.verify_cluster(config.cluster, config.user, config.abs_file)
+    transport = AiohttpTransport(context, REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS)
+    client = lightkube.AsyncClient(config=config, lazy=False, field_manager=COMPONENT, transport=transport)
     return Cluster(client, metrics)
 
 
