@@ -70,8 +70,7 @@ def build_kopf_settings() -> kopf.OperatorSettings:
     result.watching.chunk_size = cluster.PAGE_SIZE
     result.watching.label_selectors["batch", "v1", "jobs"] = group.LABEL_JOB
     result.watching.label_selectors["", "v1", "pods"] = group.LABEL_JOB
-    # A worker keeps the last body of its object until then; handlers only enqueue, so none is needed for longer.
-    result.queueing.idle_timeout = 0.1
+    result.queueing.idle_timeout = 5.0
     result.scanning.disabled = True
     result.peering.standalone = True
     result.process.ultimate_exiting_timeout = 25  # below the pod's grace period of 30 s

@@ -1,7 +1,8 @@
 """Carries the API client's requests through aiohttp, which kopf brings along and whose parser is written in C.
 
 The client's own transport costs twice the CPU per request, and a request is most of what the operator does. Answers are
-read whole: no watch goes this way. Failures come out as the client library's own exceptions.
+read whole: no watch goes this way. Failures come out as the client library's own exceptions. Proxies of the environment
+are left out, as kopf leaves them out for its watches.
 """
 
 import ssl
@@ -63,7 +64,5 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         # Made at the first request: it belongs to the event loop that runs then.
         if self._session is None:
             connector = aiohttp.TCPConnector(ssl=self._context, limit=MAX_CONNECTIONS)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, auto_decompress=False, trust_env=True
-            )
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, auto_decompress=False)
         return self._session
