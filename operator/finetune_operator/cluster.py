@@ -304,7 +304,7 @@ class Cluster:
             raise
 
     async def _record_refusal(self, job: FineTuneJob, error: ApiError, now: datetime) -> None:
-        plan = stages.stall_refused_create(
+        plan = stages.record_refused_create(
             job.status,
             code=error.status.code or 0,
             text=str(error.status.message or error),
