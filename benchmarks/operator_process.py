@@ -51,13 +51,20 @@ class OperatorProcess:
 
     def read_memory_mib(self) -> float:
         """Return the resident memory."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+        return self._read_memory_mib("VmRSS:")
+
+    def read_peak_mib(self) -> float:
+        """Return the largest resident memory since the start."""
+        return self._read_memory_mib("VmHWM:")
 
     def read_cpu_seconds(self) -> float:
         """Return the time this process has spent on the CPU, user and system."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+    def _read_memory_mib(self, key: str) -> float:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
     def _fetch(self, path: str) -> str:
         if self.process.poll() is not None:
