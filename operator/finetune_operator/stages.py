@@ -163,12 +163,16 @@ def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
         draft.status = attempts.begin(current, stage, job.name, job.uid)
         moment = status.build_time(draft.now)
         draft.update(pending_since=moment, start_time=current.start_time or moment)
+    # The run digest names the image: an upgrade of the operator between two attempts must not change it.
+    image = current.trainer_image or spec.trainer.image or draft.settings.trainer_image
+    draft.update(trainer_image=image)
     attempt = draft.status.attempts[-1]
     try:
         manifest = job_builder.build_job(
             JobIdentity(namespace=job.namespace, name=job.name, uid=job.uid, attempt=attempt.number),
             spec,
             stage,
+            image=image,
             prepared=_build_prepared(draft.status) if stage is Stage.TRAIN else None,
             deadline_seconds=_compute_job_deadline(draft, spec, stage),
             settings=draft.settings,
