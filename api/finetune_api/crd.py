@@ -73,6 +73,7 @@ def build_crd() -> Schema:
                     "served": True,
                     "storage": True,
                     "additionalPrinterColumns": columns,
+                    "selectableFields": [{"jsonPath": ".status.phase"}],
                     "subresources": {"status": {}},
                     "schema": {"openAPIV3Schema": build_schema()},
                 }

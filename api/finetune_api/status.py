@@ -280,6 +280,8 @@ class FineTuneJobStatus(Model):
     """conditions of the run."""
     run_digest: Digest | None = None
     """runDigest of resolved spec, data, base model and trainer image: the same inputs give the same digest."""
+    trainer_image: Annotated[str, Field(max_length=512)] | None = None
+    """trainerImage of all attempts, as it was chosen for the first."""
     resolved: Resolved = {}
     """resolved holds every automatic choice as decided."""
     warnings: Annotated[list[Message], Field(max_length=16)] = []

@@ -5,6 +5,7 @@ counted and timed. The status is written with the resourceVersion it was compute
 it differs: whoever else wrote meanwhile wins, and the next pass decides anew.
 """
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -16,7 +17,10 @@ from typing import Any
 
 import httpx2
 import lightkube
+from lightkube import operators
+from lightkube.config import client_adapter
 from lightkube.core.exceptions import ApiError
+from lightkube.core.resource import NamespacedResourceG
 from lightkube.generic_resource import (
     GenericGlobalResource,
     GenericNamespacedResource,
@@ -29,14 +33,20 @@ from finetune_api import group, status
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator import attempts, observe, stages, waiting
 from finetune_operator.metrics import Metrics
-from finetune_operator.observe import FineTuneJob, Observed
+from finetune_operator.observe import FineTuneJob, Observed, Summary
 from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
+from finetune_operator.transport import AiohttpTransport
 
 Manifest = dict[str, Any]
 
-REQUEST_TIMEOUT_SECONDS = 30.0
+REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS = 30.0, 10.0
 PAGE_SIZE = 100
-"""Objects per page of a list. Measured with 3,000 FineTuneJobs of 19 KB each: a page of 500 costs 40 MB of memory."""
+"""Objects per page of a list that is read as dicts. Measured with 3,000 FineTuneJobs of 19 KB each: a page of 500 costs
+40 MB of memory."""
+SUMMARY_PAGE_SIZE = 500
+"""Objects per page of a list that stays bytes: fewer requests for the same memory."""
+UNFINISHED_SELECTOR = ",".join(f"status.phase!={phase}" for phase in sorted(observe.FINAL_PHASES))
+"""Field selector of the FineTuneJobs that have not finished."""
 ALL_NAMESPACES = "*"
 COMPONENT = "finetune-operator"
 
@@ -47,6 +57,12 @@ def _define(base: type, api_group: str, version: str, kind: str, plural: str) ->
 
 
 _FineTuneJob: Any = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
+
+
+class _Summary(NamespacedResourceG, observe.Summary):
+    _api_info = _FineTuneJob._api_info
+
+
 _Job = _define(GenericNamespacedResource, "batch", "v1", "Job", "jobs")
 _Pod = _define(GenericNamespacedResource, "", "v1", "Pod", "pods")
 _Event = _define(GenericNamespacedResource, "", "v1", "Event", "events")
@@ -72,7 +88,14 @@ class ClusterError(Exception):
 
 
 class Conflict(Exception):  # noqa: N818 - it is no error: somebody else was faster
-    """The FineTuneJob changed since it was read; decide anew."""
+    """What a decision was made on has changed since it was read; decide anew."""
+
+
+class _Refused(Exception):  # noqa: N818 - carries the error
+    """The API server refuses a Job for a reason that only somebody else can change."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +114,10 @@ class Cluster:
         self._client: Any = client
         self._metrics = metrics
 
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
     async def fetch_snapshot(self, namespace: str, name: str, now: datetime) -> Snapshot | None:
         """Read a FineTuneJob and everything that belongs to it; None if it is gone."""
         manifest = await self._get(_FineTuneJob, namespace, name)
@@ -101,8 +128,9 @@ class Cluster:
             # An attempt stands in the status before its Job is made: without one there is nothing to read.
             return Snapshot(job, Observed())
         selector = {group.LABEL_UID: job.uid}
-        jobs = await self._list(_Job, namespace, labels=selector)
-        pods = await self._list(_Pod, namespace, labels=selector)
+        jobs, pods = await asyncio.gather(
+            self._list(_Job, namespace, labels=selector), self._list(_Pod, namespace, labels=selector)
+        )
         attempt = attempts.find_open(job.status)
         if attempt is not None and all(item["metadata"]["name"] != attempt.job for item in jobs):
             # Somebody may have taken the labels off, or the name before us: only a GET by name proves absence.
@@ -112,44 +140,58 @@ class Cluster:
         return Snapshot(job, observe.observe_children(job.uid, jobs, pods, events))
 
     async def apply_status(self, job: FineTuneJob, plan: Plan) -> FineTuneJob:
-        """Write the status if it differs, then tell; return the FineTuneJob as it is stored now.
-
-        The Events tell what the status says from then on, whatever becomes of the actions.
+        """Write the status if it differs; return the FineTuneJob as it is stored now.
 
         Raises:
             Conflict: the FineTuneJob changed since it was read; nothing was done.
         """
-        stored = await self._patch_status(job, plan.status)
-        for event in plan.events:
-            await self._create_event(job, event)
-        return stored
+        return await self._patch_status(job, plan.status)
 
-    async def apply_actions(self, job: FineTuneJob, actions: Sequence[Action], now: datetime) -> None:
-        """Act, once the status that says so was written.
+    async def apply_actions(self, job: FineTuneJob, plan: Plan, now: datetime) -> None:
+        """Act, once the status that says so was written, then tell.
+
+        The Events tell what the status says, whatever becomes of the actions. They come last: a Job must not wait for
+        what is only read by people.
 
         Args:
             job: as stored since.
 
         Raises:
             ApiError: an action was refused; where it was a create, the status says so.
+            Conflict: a Job of that name is there already.
         """
-        for action in actions:
-            match action:
-                case CreateJob():
-                    await self._create_job(job, action, now)
-                case DeleteJob():
-                    await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
-                case PatchJob():
-                    await self._patch_job(job.namespace, action)
+        try:
+            try:
+                for action in plan.actions:
+                    await self._act(job, action)
+            finally:
+                await self._tell(job, plan.events)
+        except _Refused as refused:
+            await self._record_refusal(job, refused.error, now)
+            raise refused.error from None
 
-    async def iterate_jobs(self, namespace: str) -> AsyncIterator[Manifest]:
+    async def _act(self, job: FineTuneJob, action: Action) -> None:
+        match action:
+            case CreateJob():
+                await self._create_job(job, action)
+            case DeleteJob():
+                await self._delete_job(job.namespace, action.name, action.uid, CascadeType.FOREGROUND)
+            case PatchJob():
+                await self._patch_job(job.namespace, action)
+
+    async def _tell(self, job: FineTuneJob, events: Sequence[Event]) -> None:
+        for event in events:
+            await self._create_event(job, event)
+
+    async def iterate_jobs(self, namespace: str) -> AsyncIterator[Summary]:
         """Read all FineTuneJobs of a namespace, or of all, a page at a time."""
-        async for item in self._iterate(_FineTuneJob, namespace):
+        async for item in self._iterate(_Summary, namespace, page_size=SUMMARY_PAGE_SIZE):
             yield item
 
     async def iterate_children(self, namespace: str) -> AsyncIterator[Manifest]:
         """Read all child Jobs of a namespace, or of all, a page at a time."""
-        async for item in self._iterate(_Job, namespace, labels={group.LABEL_UID: None, group.LABEL_JOB: None}):
+        labels = {group.LABEL_UID: None, group.LABEL_JOB: None}
+        async for item in self._iterate(_Job, namespace, labels=labels, page_size=PAGE_SIZE):
             yield item
 
     async def delete_orphan(self, namespace: str, parent: str, parent_uid: str, child: observe.ChildJob) -> bool:
@@ -178,12 +220,23 @@ class Cluster:
         for name, problem in problems.items():
             logger.warning("watched namespace can't be used: %s", problem, extra={"namespace": name})
 
+    async def can_select_unfinished(self, namespaces: Sequence[str]) -> bool:
+        """Tell whether the API server can leave finished FineTuneJobs out of a list; an older CRD lacks the field."""
+        for namespace in namespaces or (ALL_NAMESPACES,):
+            try:
+                await self._probe_list(namespace, {"status.phase": operators.not_in(observe.FINAL_PHASES)})
+            except ApiError as error:
+                # Any other refusal is no answer to this question, and was told by `check_access`.
+                if error.status.code == 400:
+                    return False
+        return True
+
     async def _find_problem(self, namespace: str) -> str:
         missing = await self._find_missing_rules("" if namespace == ALL_NAMESPACES else namespace)
         if missing:
             return f"the operator's ServiceAccount must be allowed to {'; '.join(missing)}"
         try:
-            await self._list(_FineTuneJob, namespace)
+            await self._probe_list(namespace)
         except ApiError as error:
             if error.status.code == 404:
                 raise ClusterError(
@@ -237,20 +290,29 @@ class Cluster:
             raise
         return replace(job, resource_version=stored["metadata"]["resourceVersion"], status=wanted)
 
-    async def _create_job(self, job: FineTuneJob, action: CreateJob, now: datetime) -> None:
+    async def _create_job(self, job: FineTuneJob, action: CreateJob) -> None:
         try:
             await self._call("create", "jobs", self._client.create(_Job(action.manifest), namespace=job.namespace))
         except ApiError as error:
-            # Ours from an earlier pass, or a stranger's: the next pass reads it and sees which.
-            if error.status.code == 409:
-                return
-            # A quota, a webhook or a validation: only somebody else can change it, and nobody else can tell the user.
             code = error.status.code or 0
-            text = str(error.status.message or error)
-            if not waiting.is_passing_refusal(code, text):
-                plan = stages.stall_refused_create(job.status, code=code, text=text, generation=job.generation, now=now)
-                await self.apply_status(job, plan)
+            # Ours from an earlier pass, or a stranger's: the next pass reads it and sees which.
+            if code == 409:
+                raise Conflict(str(error)) from error
+            # A quota, a webhook or a validation: only somebody else can change it, and nobody else can tell the user.
+            if not waiting.is_passing_refusal(code, str(error.status.message or error)):
+                raise _Refused(error) from error
             raise
+
+    async def _record_refusal(self, job: FineTuneJob, error: ApiError, now: datetime) -> None:
+        plan = stages.record_refused_create(
+            job.status,
+            code=error.status.code or 0,
+            text=str(error.status.message or error),
+            generation=job.generation,
+            now=now,
+        )
+        stored = await self.apply_status(job, plan)
+        await self._tell(stored, plan.events)
 
     async def _delete_job(self, namespace: str, name: str, uid: str, cascade: CascadeType) -> None:
         """Delete a Job unless it is gone or another one has taken its name meanwhile."""
@@ -321,7 +383,13 @@ class Cluster:
         labels: Mapping[str, str | None] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[Manifest]:
+        """Read the few objects a selector leaves, whole: with a limit the API server would not use its cache."""
         return [item async for item in self._iterate(resource, namespace, labels=labels, fields=fields)]
+
+    async def _probe_list(self, namespace: str, fields: Mapping[str, Any] | None = None) -> None:
+        """Read the first FineTuneJob of a list, to see whether the API server answers."""
+        async for _ in self._iterate(_Summary, namespace, fields=fields, page_size=1):
+            return
 
     async def _iterate(
         self,
@@ -329,18 +397,29 @@ class Cluster:
         namespace: str,
         *,
         labels: Mapping[str, str | None] | None = None,
-        fields: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[Manifest]:
-        async with self._measure("list", _plural(resource)):
-            pages = self._client.list(
-                resource,
-                namespace=namespace,
-                chunk_size=PAGE_SIZE,
-                labels=dict(labels) if labels else None,
-                fields=dict(fields) if fields else None,
-            )
-            async for item in pages:
-                yield dict(item)
+        fields: Mapping[str, Any] | None = None,
+        page_size: int | None = None,
+    ) -> AsyncIterator[Any]:
+        pages = self._client.list(
+            resource,
+            namespace=namespace,
+            chunk_size=page_size,
+            labels=dict(labels) if labels else None,
+            fields=dict(fields) if fields else None,
+        )
+        items, plural, is_last = aiter(pages), _plural(resource), False
+        while not is_last:
+            page: list[Any] = []
+            async with self._measure("list", plural):
+                # The first item of a page waits for the request, the others are there.
+                while page_size is None or len(page) < page_size:
+                    try:
+                        page.append(await anext(items))
+                    except StopAsyncIteration:
+                        is_last = True
+                        break
+            for item in page:
+                yield item
 
     async def _call(self, verb: str, resource: str, call: Awaitable[Any]) -> Any:  # noqa: ANN401 - see above
         async with self._measure(verb, resource):
@@ -366,10 +445,17 @@ class Cluster:
 
 
 def connect(metrics: Metrics) -> Cluster:
-    """Connect with the pod's ServiceAccount or, outside a cluster, the kubeconfig; no request is made yet."""
-    client = lightkube.AsyncClient(
-        timeout=httpx2.Timeout(REQUEST_TIMEOUT_SECONDS, connect=10), lazy=False, field_manager=COMPONENT
-    )
+    """Connect with the pod's ServiceAccount or, outside a cluster, the kubeconfig; no request is made yet.
+
+    Raises:
+        ClusterError: the kubeconfig is incomplete.
+    """
+    config = lightkube.KubeConfig.from_env().get()
+    if config is None or config.user is None:
+        raise ClusterError("the kubeconfig must name a context with a cluster and a user")
+    context = client_adapter.verify_cluster(config.cluster, config.user, config.abs_file)
+    transport = AiohttpTransport(context, REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS)
+    client = lightkube.AsyncClient(config=config, lazy=False, field_manager=COMPONENT, transport=transport)
     return Cluster(client, metrics)
 
 

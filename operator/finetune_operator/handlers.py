@@ -12,7 +12,7 @@ from aiohttp import web
 
 from finetune_api import group
 from finetune_operator import health as vital_signs
-from finetune_operator.cluster import ClusterError
+from finetune_operator.cluster import UNFINISHED_SELECTOR, ClusterError
 from finetune_operator.health import Health
 from finetune_operator.metrics import Metrics
 from finetune_operator.settings import Settings
@@ -38,11 +38,12 @@ def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - kopf'
 
 
 @kopf.on.startup(id="start", retries=1)
-async def start(memo: Memo, **_: object) -> None:
+async def start(memo: Memo, settings: kopf.OperatorSettings, **_: object) -> None:
     """Serve the endpoints, check the API server, start the workers."""
     memo.endpoints = await vital_signs.serve(memo.metrics, memo.health, memo.settings.metrics_port)
     try:
-        await memo.worker.start()
+        if await memo.worker.start():
+            settings.watching.field_selectors[group.GROUP, group.VERSION, group.PLURAL] = UNFINISHED_SELECTOR
     except ClusterError as error:
         raise kopf.PermanentError(str(error)) from error
 

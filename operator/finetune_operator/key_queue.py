@@ -38,7 +38,7 @@ class KeyQueue:
         return len(self._due)
 
     def add(self, key: Key, delay_seconds: float = 0.0) -> None:
-        """Ask for a key, at once or later."""
+        """Ask for a key, at once or later; below 0 it goes before those that have waited for less than that."""
         due = max(self.clock() + delay_seconds, self._earliest.get(key, 0.0))
         if due < self._due.get(key, float("inf")):
             self._due[key] = due

@@ -55,7 +55,8 @@ class Metrics:
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
-        self._jobs: dict[tuple[str, str], JobFacts] = {}
+        self._active: dict[tuple[str, str], JobFacts] = {}
+        self._finished: dict[tuple[str, str], Phase] = {}
         self._namespaces: set[str] = set()
         self.reconciles = self._counter(series.OPERATOR_RECONCILE_TOTAL)
         self.reconcile_duration = self._histogram(series.OPERATOR_RECONCILE_DURATION)
@@ -93,16 +94,28 @@ class Metrics:
 
     def record_job(self, facts: JobFacts) -> None:
         """Keep the gauges of a FineTuneJob up to date."""
+        key = (facts.namespace, facts.name)
+        if not facts.is_active:
+            self.record_finished(key, facts.phase)
+            return
         self.record_namespace(facts.namespace)
-        self._jobs[(facts.namespace, facts.name)] = facts
+        self._finished.pop(key, None)
+        self._active[key] = facts
+
+    def record_finished(self, key: tuple[str, str], phase: Phase) -> None:
+        """Count a FineTuneJob, by namespace and name, as finished; nothing more is kept of it."""
+        self.record_namespace(key[0])
+        self._active.pop(key, None)
+        self._finished[key] = phase
 
     def forget_job(self, namespace: str, name: str) -> None:
         """Drop the gauges of a FineTuneJob that is gone."""
-        self._jobs.pop((namespace, name), None)
+        self._active.pop((namespace, name), None)
+        self._finished.pop((namespace, name), None)
 
     def list_jobs(self) -> set[tuple[str, str]]:
         """Return namespace and name of the FineTuneJobs there are gauges for."""
-        return set(self._jobs)
+        return {*self._active, *self._finished}
 
     def build_exposition(self) -> bytes:
         """Write all series in Prometheus' text format."""
@@ -114,15 +127,14 @@ class Metrics:
             GaugeMetricFamily(item.name, item.help, labels=item.labels)
             for item in (series.JOBS, series.JOB_INFO, series.JOB_PROGRESS, series.JOB_OLDEST_PENDING_AGE)
         )
-        tally = Tally((facts.namespace, facts.phase) for facts in self._jobs.values())
+        tally = Tally((facts.namespace, facts.phase) for facts in self._active.values())
+        tally.update((key[0], phase) for key, phase in self._finished.items())
         now = self._clock()
         ages = dict.fromkeys(sorted(self._namespaces), 0.0)
         for namespace in sorted(self._namespaces):
             for phase in Phase:
                 jobs.add_metric([namespace, phase.value], tally[(namespace, phase)])
-        for facts in self._jobs.values():
-            if not facts.is_active:
-                continue
+        for facts in self._active.values():
             info.add_metric([facts.namespace, facts.name, facts.method, facts.queue], 1)
             progress.add_metric([facts.namespace, facts.name], facts.percent / 100)
             if facts.pending_since is not None:

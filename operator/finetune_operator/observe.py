@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from finetune_api import group, status
 from finetune_api.run import CONTAINER_NAME
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.status import FineTuneJobStatus, Phase
 
 Manifest = Mapping[str, Any]
+FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,48 @@ class Observed:
     def list_pods(self, job_uid: str) -> tuple[ChildPod, ...]:
         """Return the pods of a Job, oldest first."""
         return tuple(sorted((pod for pod in self.pods if pod.job_uid == job_uid), key=lambda pod: pod.created_at))
+
+
+class SummaryMetadata(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What a list must tell of an object's metadata; the names are those of Kubernetes in snake case."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    generation: int = 0
+    deletion_timestamp: str | None = None
+
+
+class _StatusHead(msgspec.Struct, rename="camel"):
+    phase: str | None = None
+    observed_generation: int | None = None
+
+
+class Summary(msgspec.Struct):
+    """A FineTuneJob in a long list: spec and status stay bytes until somebody asks, and for most nobody does."""
+
+    metadata: SummaryMetadata
+    spec: msgspec.Raw = msgspec.Raw(b"{}")
+    status: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def find_final_phase(self) -> Phase | None:
+        """Return the phase of a run that has finished and whose newest generation was seen; None: look closer."""
+        try:
+            head = msgspec.json.decode(self.status, type=_StatusHead)
+        except msgspec.ValidationError:
+            return None
+        if head.phase not in FINAL_PHASES or head.observed_generation != self.metadata.generation:
+            return None
+        return Phase(head.phase)
+
+    def read_manifest(self) -> Manifest:
+        """Return what `observe_job` reads."""
+        return {
+            "metadata": msgspec.to_builtins(self.metadata),
+            "spec": msgspec.json.decode(self.spec),
+            "status": msgspec.json.decode(self.status),
+        }
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")

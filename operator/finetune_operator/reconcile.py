@@ -93,6 +93,7 @@ def _find_refusal(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
         return stages.build_failed(Reason.INVALID_SPEC, "; ".join(str(item) for item in found))
     refused = admission.find_refusals(
         spec,
+        recorded_image=draft.status.trainer_image or "",
         default_image=settings.trainer_image,
         allowed_images=settings.allowed_images,
         insecure_endpoints=settings.insecure_endpoints,

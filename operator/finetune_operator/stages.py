@@ -163,12 +163,16 @@ def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
         draft.status = attempts.begin(current, stage, job.name, job.uid)
         moment = status.build_time(draft.now)
         draft.update(pending_since=moment, start_time=current.start_time or moment)
+    # The run digest names the image: an upgrade of the operator between two attempts must not change it.
+    image = current.trainer_image or spec.trainer.image or draft.settings.trainer_image
+    draft.update(trainer_image=image)
     attempt = draft.status.attempts[-1]
     try:
         manifest = job_builder.build_job(
             JobIdentity(namespace=job.namespace, name=job.name, uid=job.uid, attempt=attempt.number),
             spec,
             stage,
+            image=image,
             prepared=_build_prepared(draft.status) if stage is Stage.TRAIN else None,
             deadline_seconds=_compute_job_deadline(draft, spec, stage),
             settings=draft.settings,
@@ -182,8 +186,10 @@ def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
     return _find_refused_create(current, attempt) or Verdict(State.PENDING, f"Job {attempt.job} is being created")
 
 
-def stall_refused_create(current: FineTuneJobStatus, *, code: int, text: str, generation: int, now: datetime) -> Plan:
+def record_refused_create(current: FineTuneJobStatus, *, code: int, text: str, generation: int, now: datetime) -> Plan:
     """Say in the status that the API server refuses the open attempt's Job, once per reason.
+
+    The run is stalled by it, unless only time is missing; the next refusal may say otherwise.
 
     Args:
         current: status with the open attempt, as it was just written.
@@ -191,15 +197,15 @@ def stall_refused_create(current: FineTuneJobStatus, *, code: int, text: str, ge
         text: what the API server said; a webhook may have put anything into it.
     """
     attempt = current.attempts[-1]
-    reason = waiting.classify_refusal(code, text)
+    reason, is_stalled = waiting.classify_refusal(code, text), not waiting.is_uncounted_quota(text)
     before = _find_refused_create(current, attempt)
-    if before is not None and before.reason == reason:
+    if before is not None and (before.reason, before.is_stalled) == (reason, is_stalled):
         return Plan(current)
     message = status.build_message(f"{_refused_prefix(attempt)}{logs.scrub_text(text)}")
-    verdict = Verdict(State.PENDING, message, reason.value, is_stalled=True)
+    verdict = Verdict(State.PENDING, message, reason.value, is_stalled=is_stalled)
     changed = conditions.apply_verdict(current, verdict, generation=generation, now=now)
-    event = Event(reason.value, message, is_warning=True)
-    return Plan(current.model_copy(update={"conditions": changed}), events=(event,))
+    events = (Event(reason.value, message, is_warning=True),) if is_stalled else ()
+    return Plan(current.model_copy(update={"conditions": changed}), events=events)
 
 
 def describe_pending(draft: Draft) -> str:
@@ -213,13 +219,14 @@ def describe_pending(draft: Draft) -> str:
 
 
 def _find_refused_create(current: FineTuneJobStatus, attempt: Attempt) -> Verdict | None:
+    ready = status.find_condition(current.conditions, ConditionType.READY)
     stalled = status.find_condition(current.conditions, ConditionType.STALLED)
-    is_refused = (
-        stalled is not None and stalled.status == "True" and stalled.message.startswith(_refused_prefix(attempt))
-    )
-    if stalled is None or not is_refused:
+    if ready is None or stalled is None or not ready.message.startswith(_refused_prefix(attempt)):
         return None
-    return Verdict(State.PENDING, stalled.message, stalled.reason, is_stalled=True)
+    if stalled.status == "True":
+        return Verdict(State.PENDING, stalled.message, stalled.reason, is_stalled=True)
+    # The only refusal that doesn't stall a run is that of a quota which isn't counted yet.
+    return Verdict(State.PENDING, ready.message, Reason.QUOTA_EXCEEDED.value)
 
 
 def _refused_prefix(attempt: Attempt) -> str:

@@ -46,7 +46,7 @@ IMAGE_REASONS = frozenset(
 """Waiting reasons of the kubelet: https://github.com/kubernetes/kubernetes, pkg/kubelet/images/types.go."""
 
 _CREATE_ERRORS: tuple[tuple[str, Reason], ...] = (
-    (r"exceeded quota|failed quota", Reason.QUOTA_EXCEEDED),
+    (r"exceeded quota|failed quota|status unknown for quota", Reason.QUOTA_EXCEEDED),
     (r"violates PodSecurity", Reason.POD_SECURITY_VIOLATION),
     (r"not found|no PriorityClass", Reason.REFERENCE_NOT_FOUND),
     (r"", Reason.CONFIG_ERROR),
@@ -68,9 +68,18 @@ def classify_refusal(code: int, text: str) -> Reason:
     """Say why the API server refused to make a Job."""
     if code == 422:
         return Reason.CONFIG_ERROR
-    if "exceeded quota" in text:
+    if "exceeded quota" in text or is_uncounted_quota(text):
         return Reason.QUOTA_EXCEEDED
     return Reason.POD_SECURITY_VIOLATION if "violates PodSecurity" in text else Reason.INTERNAL
+
+
+def is_uncounted_quota(text: str) -> bool:
+    """Tell whether only time is missing: nobody has counted yet what a new ResourceQuota limits.
+
+    What the API server says then: https://github.com/kubernetes/kubernetes,
+    staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
+    """
+    return "status unknown for quota" in text
 
 
 def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unschedulable_grace_seconds: int) -> Wait:
@@ -92,6 +101,8 @@ def _describe_no_pod(job: ChildJob) -> Wait:
     # The generated pod name changes with every try; a message that changed with it would be written again and again.
     text = re.sub(r'pods? "[^"]*" is', "the pod is", logs.scrub_text(job.create_error)).removeprefix("Error creating: ")
     reason = next(reason for pattern, reason in _CREATE_ERRORS if re.search(pattern, text))
+    if is_uncounted_quota(text):
+        return Wait(reason, f"Job {job.name} can't create its pod yet: {text}; it is tried again by itself")
     return Wait(reason, f"Job {job.name} can't create its pod: {text}", is_stalled=True)
 
 

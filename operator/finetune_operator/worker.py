@@ -8,23 +8,27 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import httpx2
 
 from finetune_api import group, status
-from finetune_api.status import FineTuneJobStatus, Phase
+from finetune_api.status import ConditionType, FineTuneJobStatus, Phase
 from finetune_operator import key_queue, observe, reconcile
 from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Conflict
 from finetune_operator.health import Health
 from finetune_operator.key_queue import MIN_PAUSE_SECONDS, Key, KeyQueue
 from finetune_operator.metrics import JobFacts, Metrics
-from finetune_operator.observe import ChildJob, FineTuneJob, Observed
+from finetune_operator.observe import ChildJob, FineTuneJob, Observed, Summary
 from finetune_operator.plan import Plan
 from finetune_operator.settings import Settings
 
 RESOURCES = (group.PLURAL, "jobs", "pods")
+NEWCOMER_LEAD_SECONDS = 30.0
+"""A new FineTuneJob goes before whatever has waited for less (a choice): its user waits for a Job, while a look at one
+that has its Job changes a status."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,26 +45,33 @@ class Worker:
         self._failures: dict[Key, int] = {}
         self._resynced: set[Key] = set()
         self._settled: set[Key] = set()
+        self._written: dict[Key, str] = {}
         self._relisted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
+    async def start(self) -> bool:
         """Check what the API server grants, then work until `stop`.
+
+        Returns:
+            Whether watches may leave finished FineTuneJobs out: the resync looks after those.
 
         Raises:
             ClusterError: the CRD is missing, or a rule in every watched namespace.
         """
         await self._cluster.check_access(self._settings.watched_namespaces)
+        can_select = await self._cluster.can_select_unfinished(self._settings.watched_namespaces)
         loops = [self._work() for _ in range(self._settings.workers)]
         self._tasks = [
             asyncio.create_task(loop) for loop in (*loops, self._resync_forever(), self._health.watch_loop())
         ]
+        return can_select
 
     async def stop(self) -> None:
         """Cancel the tasks; whatever they were at is taken up again after the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cluster.close()
 
     def enqueue(self, resource: str, event_type: str | None, body: observe.Manifest) -> None:
         """Note that something changed that concerns a FineTuneJob."""
@@ -72,10 +83,14 @@ class Worker:
             return
         if resource == group.PLURAL:
             self._note_settled(key, is_settled(body) and event_type != "DELETED")
+            if key is not None and self._written.get(key) == body["metadata"]["resourceVersion"]:
+                # The echo of our own last write: it was decided on all that it says.
+                return
         if key is None or key in self._settled:
             return
         self._resynced.discard(key)
-        self._queue.add(key)
+        is_new = resource == group.PLURAL and event_type == "ADDED"
+        self._queue.add(key, -NEWCOMER_LEAD_SECONDS if is_new else 0.0)
         self._metrics.queue_depth.set(len(self._queue))
 
     def _note_settled(self, key: Key | None, is_settled_now: bool) -> None:
@@ -118,14 +133,19 @@ class Worker:
         if snapshot is None:
             self._metrics.forget_job(*key)
             self._settled.discard(key)
+            self._written.pop(key, None)
             return None
         plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, self._settings)
         stored = await self._cluster.apply_status(snapshot.job, plan)
+        self._written[key] = stored.resource_version
         # Counted before the actions: a later pass doesn't see this transition any more.
         self._record_plan(snapshot.job, plan)
         is_resynced = key in self._resynced
         self._resynced.discard(key)
-        await self._cluster.apply_actions(stored, plan.actions, now)
+        await self._cluster.apply_actions(stored, plan, now)
+        if plan.status.phase in observe.FINAL_PHASES and plan.status.observed_generation == stored.generation:
+            self._settled.add(key)
+            self._written.pop(key, None)
         # Not so where an action was refused: it is tried again at every resync, and nothing was missed.
         if is_resynced and (stored is not snapshot.job or plan.actions):
             self._metrics.resync_drift.labels("missed_update").inc()
@@ -211,22 +231,23 @@ class Worker:
                 [child] = observe.observe_children(labels[group.LABEL_UID], [manifest], ()).jobs
                 children.setdefault((key, labels[group.LABEL_UID]), []).append(child)
         gone = {key for key in self._metrics.list_jobs() if namespace in (ALL_NAMESPACES, key[0])}
-        async for manifest in self._cluster.iterate_jobs(namespace):
-            gone.discard((manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
-            self._compare(manifest, children, is_first=is_first)
+        async for summary in self._cluster.iterate_jobs(namespace):
+            key = (sys.intern(summary.metadata.namespace), summary.metadata.name)
+            gone.discard(key)
+            self._compare(key, summary, tuple(children.pop((key, summary.metadata.uid), ())), is_first=is_first)
         for key in gone:
             self._queue.add(key)
         return any([await self._remove_orphans(*owner, found) for owner, found in children.items()])
 
-    def _compare(
-        self, manifest: observe.Manifest, children: dict[tuple[Key, str], list[ChildJob]], *, is_first: bool
-    ) -> None:
+    def _compare(self, key: Key, summary: Summary, jobs: tuple[ChildJob, ...], *, is_first: bool) -> None:
         """Ask for a FineTuneJob unless the lists show that nothing of it runs and nothing is to be done."""
-        metadata = manifest["metadata"]
-        key = (metadata["namespace"], metadata["name"])
-        jobs = tuple(children.pop((key, metadata["uid"]), ()))
+        final_phase = summary.find_final_phase()
+        if final_phase is not None and not jobs:
+            self._metrics.record_finished(key, final_phase)
+            self._settled.add(key)
+            return
         try:
-            job = observe.observe_job(manifest)
+            job = observe.observe_job(summary.read_manifest())
         except ValueError:
             # Whoever works on the key says what is wrong with it; the others must be compared all the same.
             self._queue.add(key)
@@ -235,12 +256,14 @@ class Worker:
         is_idle = plan.status == job.status and not plan.actions and all(child.is_finished for child in jobs)
         if is_idle:
             self._record_job(job, job.status)
-            if is_settled(manifest):
+            if final_phase is not None:
                 self._settled.add(key)
             if plan.requeue_after is not None:
                 self._queue.add(key, plan.requeue_after)
             return
-        self._resynced |= set() if is_first else {key}
+        # The watch leaves finished runs out: what changes about one is noticed here alone, and so was not missed.
+        if not is_first and not status.is_true(job.status.conditions, ConditionType.FINISHED):
+            self._resynced.add(key)
         self._queue.add(key)
 
     async def _remove_orphans(self, key: Key, uid: str, children: Sequence[ChildJob]) -> bool:
@@ -271,5 +294,5 @@ def find_key(manifest: observe.Manifest) -> Key | None:
 def is_settled(manifest: observe.Manifest) -> bool:
     """Tell whether a FineTuneJob has finished and its newest generation was seen: nothing more is to be done."""
     stored = manifest.get("status") or {}
-    is_finished = stored.get("phase") in (Phase.SUCCEEDED, Phase.FAILED)
+    is_finished = stored.get("phase") in observe.FINAL_PHASES
     return is_finished and stored.get("observedGeneration") == manifest["metadata"].get("generation")

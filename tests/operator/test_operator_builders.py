@@ -19,11 +19,12 @@ PREPARED = PreparedReference(attempt=1, sha256="a" * 64)
 
 
 def _build(stage: Stage, attempt: int = 1, settings: Settings = SETTINGS, **edits: Any) -> Manifest:
-    manifest = make_job(**edits)
+    spec = FineTuneJobSpec.model_validate(make_job(**edits)["spec"])
     return job_builder.build_job(
         JobIdentity(namespace="demo", name="movies", uid=UID, attempt=attempt),
-        FineTuneJobSpec.model_validate(manifest["spec"]),
+        spec,
         stage,
+        image=spec.trainer.image or settings.trainer_image,
         prepared=PREPARED if stage is Stage.TRAIN else None,
         deadline_seconds=90_000,
         settings=settings,

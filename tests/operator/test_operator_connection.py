@@ -15,7 +15,7 @@ from manifests import Manifest
 from scripted_api import Answer, ScriptedApi
 
 from finetune_operator import observe, stages
-from finetune_operator.cluster import ClusterError, build_status_manifest
+from finetune_operator.cluster import ClusterError, Conflict, build_status_manifest
 from finetune_operator.health import Health
 from finetune_operator.worker import Worker
 
@@ -72,7 +72,7 @@ def test_a_transition_is_told_and_counted_even_if_an_action_fails_after_it() -> 
     with pytest.raises(ApiError, match="no"):
         asyncio.run(_make_worker(api)._reconcile(KEY))
     job_name = state.children[0]["metadata"]["name"]
-    assert api.list_writes() == ["PATCH status", "POST events", f"PATCH {job_name}"]
+    assert api.list_writes() == ["PATCH status", f"PATCH {job_name}", "POST events"]
     sample = 'finetune_jobs_finished_total{namespace="demo",reason="ConfigError",result="failed"} 1.0'
     assert sample in api.metrics.build_exposition().decode().splitlines()
 
@@ -102,8 +102,8 @@ def test_a_job_that_may_not_be_created_stalls_the_run(sentence: str, code: int, 
             asyncio.run(worker._reconcile(KEY))
     assert api.list_writes() == [
         "PATCH status",
-        "POST events",
         "POST jobs",
+        "POST events",
         "PATCH status",
         "POST events",
         "POST jobs",
@@ -124,6 +124,25 @@ def test_a_job_that_may_not_be_created_stalls_the_run(sentence: str, code: int, 
     assert state.get_condition("Stalled")[0] == "False"
 
 
+def test_a_quota_that_is_not_counted_yet_delays_a_job_and_one_that_is_exceeded_stalls_it() -> None:
+    state = Cluster()
+    uncounted = 'jobs.batch "x" is forbidden: status unknown for quota: one, resources: count/jobs.batch'
+    exceeded = 'jobs.batch "x" is forbidden: exceeded quota: one, used: count/jobs.batch=1'
+    refusals = {("POST", "/jobs"): scripted_api.refuse(403, uncounted)}
+    api = ScriptedApi(_serve(state.job, {}, refusals))
+    worker, seen = _make_worker(api), []
+    for text in (uncounted, uncounted, exceeded, exceeded):
+        refusals["POST", "/jobs"] = scripted_api.refuse(403, text)
+        with pytest.raises(ApiError):
+            asyncio.run(worker._reconcile(KEY))
+        seen.append((*state.get_condition("Stalled")[:2], state.get_condition("Reconciling")[0]))
+        assert text in state.get_condition("Ready")[2]
+    assert seen == [("False", "Pending", "True")] * 2 + [("True", "QuotaExceeded", "False")] * 2
+    told = [body["reason"] for method, path, body in api.requests if method == "POST" and path.endswith("/events")]
+    assert told == ["JobCreated", "QuotaExceeded"]
+    assert api.list_writes().count("PATCH status") == 3, "the attempt, and each kind of refusal once"
+
+
 # What a real API server says for some seconds after the CRD was installed: its admission has not seen the kind yet.
 _UNKNOWN_KIND = (
     'jobs.batch "x" is forbidden: cannot set blockOwnerDeletion in this case because cannot find RESTMapping for '
@@ -132,21 +151,23 @@ _UNKNOWN_KIND = (
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "is_error"),
+    ("code", "text", "error"),
     [
-        (409, "later", False),
-        (429, "later", True),
-        (500, "later", True),
-        (503, "later", True),
-        (403, _UNKNOWN_KIND, True),
+        (409, "later", Conflict),
+        (429, "later", ApiError),
+        (500, "later", ApiError),
+        (503, "later", ApiError),
+        (403, _UNKNOWN_KIND, ApiError),
     ],
 )
-def test_a_create_that_may_work_next_time_says_nothing_of_a_refusal(code: int, text: str, is_error: bool) -> None:
+def test_a_create_that_may_work_next_time_says_nothing_of_a_refusal(
+    code: int, text: str, error: type[Exception]
+) -> None:
     state = Cluster()
     api = ScriptedApi(_serve(state.job, {}, {("POST", "/jobs"): scripted_api.refuse(code, text)}))
-    with pytest.raises(ApiError) if is_error else contextlib.nullcontext():
+    with pytest.raises(error):
         asyncio.run(_make_worker(api)._reconcile(KEY))
-    assert api.list_writes() == ["PATCH status", "POST events", "POST jobs"]
+    assert api.list_writes() == ["PATCH status", "POST jobs", "POST events"]
     assert state.get_condition("Reconciling")[0] == "True"
 
 
@@ -154,7 +175,7 @@ def test_a_job_that_was_never_created_ends_the_run_with_the_refusal_in_its_messa
     state = Cluster(spec__runPolicy={"pendingDeadlineSeconds": 60})
     state.step(0, acts=False)
     state.job["status"] = build_status_manifest(
-        stages.stall_refused_create(
+        stages.record_refused_create(
             observe.observe_job(state.job).status, code=403, text="exceeded quota: one", generation=1, now=objects.at(1)
         ).status
     )

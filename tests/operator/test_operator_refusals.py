@@ -1,12 +1,15 @@
 """What is refused before anything runs, what must not be, and how the outcome looks to kstatus."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import cluster_objects as objects
 import pytest
-from cluster_objects import Cluster, to_prepare, to_train
+from cluster_objects import SETTINGS, Cluster, to_prepare, to_train
 from manifests import Manifest
 
+from finetune_api import group
 from finetune_operator.plan import CreateJob
 
 
@@ -94,6 +97,69 @@ def test_a_status_of_a_newer_operator_is_read_without_its_news() -> None:
     cluster = to_prepare()
     cluster.job["status"]["novelty"] = {"x": 1}
     assert cluster.step(1).actions == ()
+
+
+NEXT_IMAGE = "registry.example.com/finetune-trainer:2"
+
+
+def _read_image(plan: Any) -> tuple[str, str]:
+    """Return the image of the pod a plan creates, and the one its RunConfig names."""
+    [created] = [action.manifest for action in plan.actions if isinstance(action, CreateJob)]
+    template = created["spec"]["template"]
+    config = json.loads(template["metadata"]["annotations"][group.ANNOTATION_RUN_CONFIG])
+    return template["spec"]["containers"][0]["image"], config["image"]
+
+
+def _upgrade(cluster: Cluster, *allowed: str) -> None:
+    cluster.settings = replace(cluster.settings, trainer_image=NEXT_IMAGE, allowed_images=allowed)
+
+
+def test_a_run_keeps_the_image_of_its_first_attempt_when_the_default_changes() -> None:
+    cluster = to_train()
+    first = SETTINGS.trainer_image
+    assert cluster.status["trainerImage"] == first
+    cluster.end(75, 40)
+    _upgrade(cluster, first)
+    cluster.step(40)
+    plan = cluster.step(100)
+    assert _read_image(plan) == (first, first)
+    assert cluster.status["trainerImage"] == first
+
+
+def test_an_attempt_that_was_recorded_but_not_created_keeps_its_image_too() -> None:
+    cluster = Cluster()
+    cluster.step(0, acts=False)
+    _upgrade(cluster)
+    assert _read_image(cluster.step(1)) == (SETTINGS.trainer_image,) * 2
+
+
+def test_an_image_of_the_job_s_own_is_recorded_like_the_default() -> None:
+    own = "registry.example.com/own:3"
+    cluster = Cluster(replace(SETTINGS, allowed_images=("registry.example.com/own:*",)), spec__trainer={"image": own})
+    assert _read_image(cluster.step(0)) == (own, own)
+    assert cluster.status["trainerImage"] == own
+
+
+def test_a_recorded_image_that_is_no_longer_allowed_ends_the_run_and_says_what_to_do() -> None:
+    cluster = to_train()
+    cluster.end(75, 40)
+    _upgrade(cluster)
+    cluster.step(40)
+    plan = cluster.step(41)
+    assert _kinds(plan) == ["PatchJob", "PatchJob"], "nothing but the expiry of the old Jobs"
+    failure = cluster.status["failure"]
+    assert failure["reason"] == "ConfigError"
+    assert failure["message"].startswith(f"status.trainerImage ({SETTINGS.trainer_image}) must")
+    assert NEXT_IMAGE in failure["message"]
+    assert "allow it until" in failure["message"]
+
+
+def test_an_upgrade_leaves_the_attempt_that_runs_alone() -> None:
+    cluster = to_train()
+    objects.start_pod(cluster.add_pod(21), 22)
+    _upgrade(cluster)
+    assert _kinds(cluster.step(30)) == []
+    assert "failure" not in cluster.status
 
 
 def test_a_run_config_too_long_for_an_annotation_is_refused() -> None:

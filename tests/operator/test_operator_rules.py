@@ -108,7 +108,7 @@ def test_only_jobs_with_another_ttl_are_changed() -> None:
     ],
 )
 def test_images_must_match_the_allow_list(image: str, globs: tuple[str, ...], is_allowed: bool) -> None:
-    found = admission._check_image(image, "default:1", globs)
+    found = admission._check_image(image, "", "default:1", globs)
     assert (found == []) is is_allowed
 
 

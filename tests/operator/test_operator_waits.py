@@ -61,6 +61,14 @@ WAITS = [
         create_error='Error creating: pods "m" is forbidden: failed quota: q: must specify limits.cpu',
     ),
     Waits(
+        "a quota whose usage is not counted yet",
+        "Pending",
+        ("False", "Pending"),
+        "Validating",
+        create_error='Error creating: pods "m" is forbidden: status unknown for quota: q, resources: pods',
+        want_message="the pod is forbidden: status unknown for quota: q, resources: pods; it is tried again",
+    ),
+    Waits(
         "Pod Security",
         "Pending",
         ("True", "PodSecurityViolation"),
@@ -91,6 +99,19 @@ WAITS = [
     Waits("no node yet", "Queued", ("False", "Queued"), "Queued", unschedulable_at=0),
     Waits("no node for too long", "Queued", ("True", "Unschedulable"), "Queued", unschedulable_at=-400),
 ]
+
+
+def test_a_quota_that_was_not_counted_and_then_is_exceeded_stalls_the_run() -> None:
+    cluster = to_prepare()
+    involved = {"uid": cluster.children[0]["metadata"]["uid"]}
+    texts = ("status unknown for quota: q, resources: pods", "exceeded quota: q, requested: pods=1, limited: pods=0")
+    seen = []
+    for second, text in zip((12, 24), texts, strict=True):
+        told = {"reason": "FailedCreate", "message": text, "lastTimestamp": objects.time_text(second)}
+        cluster.events.append(told | {"involvedObject": involved})
+        plan = cluster.step(second)
+        seen.append((cluster.get_condition("Stalled")[:2], _events(plan)))
+    assert seen == [(("False", "Pending"), []), (("True", "QuotaExceeded"), ["QuotaExceeded"])]
 
 
 @pytest.mark.parametrize("case", WAITS, ids=lambda case: case.sentence)

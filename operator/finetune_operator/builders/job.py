@@ -24,6 +24,7 @@ def build_job(
     spec: FineTuneJobSpec,
     stage: Stage,
     *,
+    image: str,
     prepared: PreparedReference | None,
     deadline_seconds: int,
     settings: Settings,
@@ -34,14 +35,14 @@ def build_job(
         identity: the FineTuneJob and the number of the attempt within the stage.
         spec: the FineTuneJob's spec with all defaults.
         stage: prepare or train.
+        image: of the trainer.
         prepared: output of the prepare stage; for stage train.
         deadline_seconds: the Job's own limit, waiting included.
-        settings: images, resources and queueing of the prepare stage.
+        settings: resources and queueing of the prepare stage.
 
     Raises:
         ConfigError: the RunConfig is too long for an annotation.
     """
-    image = spec.trainer.image or settings.trainer_image
     labels = build_labels(identity, stage)
     config = run_config.build_run_config(identity, stage, spec, image, prepared)
     return {
