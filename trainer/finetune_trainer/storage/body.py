@@ -21,7 +21,7 @@ from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.ranges import Range
 
 _BUFFER_BYTES = 4 * 2**20
-_EARLY_BYTES = 2**20
+_EARLY_BYTES = 2 * 2**20
 """Bytes that have to be there for a read of 4 MiB to count as one that doesn't wait (a choice)."""
 _BODY_TRIES = 5
 """Tries of one body without a single new byte (a choice)."""
@@ -89,9 +89,9 @@ def _read_body(connection: Connection, part: Range) -> Iterator[Chunk]:
             f" {answer['ContentLength']} announced",
             "use a store that knows the header Range.",
         )
-    # The `readinto` of boto and urllib3 reads into fresh memory and copies, a quarter of a download's processor time. That
-    # of the response below them doesn't, and counts the bytes all the same; no public name leads to it. Every download
-    # fails if urllib3 renames it.
+    # The `readinto` of boto and urllib3 reads into fresh memory and copies, a quarter of a download's processor time.
+    # That of the response below them doesn't, and counts the bytes all the same; no public name leads to it. Every
+    # download fails if urllib3 renames it.
     with answer["Body"] as raw:
         stream: http.client.HTTPResponse = raw._fp
         while wanted:

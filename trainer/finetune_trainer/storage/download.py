@@ -16,7 +16,7 @@ from finetune_trainer.storage.ranges import Pace, Range, RangePlan, Traffic
 from finetune_trainer.storage.transfer import Progress
 
 _WINDOW_SECONDS = 0.1
-"""How often the number of connections is looked at (a choice): two chunks of one that is capped at 90 MB/s."""
+"""How often the number of connections is looked at (a choice): after two chunks of one that is capped at 90 MB/s."""
 
 
 def fetch_files(
@@ -79,11 +79,12 @@ class _Download:
             for worker in done:
                 worker.result()
             with self._lock:
+                if done or self._traffic.num_chunks < self._pace.workers:
+                    continue
                 traffic, self._traffic = self._traffic, Traffic()
             before, began, then = self._pace.workers, then, time.monotonic()
-            if not done:
-                added = self._pace.adapt(traffic, then - began) - before
-                running |= {workers.submit(self._work) for _ in range(added)}
+            added = self._pace.adapt(traffic, then - began) - before
+            running |= {workers.submit(self._work) for _ in range(added)}
 
     def _work(self) -> None:
         index: int | None = None
@@ -100,7 +101,9 @@ class _Download:
                 self._catch_ups.append(self._hashers.submit(self._catch_up, index))
             offset += len(chunk)
             with self._lock:
-                self._traffic.add(len(chunk), is_late)
+                # The first chunk of several is always waited for: for the answer, not for the bytes.
+                is_first_of_several = offset - len(chunk) == part.start and offset < part.end
+                self._traffic.add(len(chunk), None if is_first_of_several else is_late)
             if self._progress is not None:
                 self._progress(len(chunk))
 

@@ -38,11 +38,12 @@ class Traffic:
     num_late: int = 0
     """Chunks that were waited for."""
 
-    def add(self, num_bytes: int, is_late: bool) -> None:
-        """Count a chunk."""
+    def add(self, num_bytes: int, is_late: bool | None) -> None:
+        """Count a chunk; one of which it means nothing whether it was waited for counts by its bytes alone."""
         self.num_bytes += num_bytes
-        self.num_chunks += 1
-        self.num_late += is_late
+        if is_late is not None:
+            self.num_chunks += 1
+            self.num_late += is_late
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Pace:
         """Return the number of connections wanted from now on; it never falls.
 
         Args:
-            traffic: what arrived since the last call.
+            traffic: what arrived since the last call: about a chunk of each connection at least.
             seconds: how long that took.
         """
         rate = traffic.num_bytes / seconds
