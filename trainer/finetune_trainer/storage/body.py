@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finetune_api.errors import ConfigError, StorageUnavailable
 from finetune_trainer import exporter
@@ -92,7 +92,8 @@ def _read_body(connection: Connection, part: Range) -> Iterator[Chunk]:
     # The `readinto` of boto and urllib3 reads into fresh memory and copies, a quarter of a download's processor time.
     # That of the response below them doesn't, and counts the bytes all the same; no public name leads to it. Every
     # download fails if urllib3 renames it.
-    with answer["Body"] as raw:
+    body: Any = answer["Body"]
+    with body as raw:
         stream: http.client.HTTPResponse = raw._fp
         while wanted:
             view = _get_buffer()[: min(wanted, _BUFFER_BYTES)]
