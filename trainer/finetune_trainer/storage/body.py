@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from finetune_api.errors import ConfigError, StorageUnavailable
 from finetune_trainer import exporter
@@ -19,6 +19,9 @@ from finetune_trainer.storage import failures, transfer
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.ranges import Range
+
+if TYPE_CHECKING:
+    import urllib3
 
 _BUFFER_BYTES = 4 * 2**20
 _EARLY_BYTES = 2 * 2**20
@@ -92,9 +95,9 @@ def _read_body(connection: Connection, part: Range) -> Iterator[Chunk]:
     # The `readinto` of boto and urllib3 reads into fresh memory and copies, a quarter of a download's processor time.
     # That of the response below them doesn't, and counts the bytes all the same; no public name leads to it. Every
     # download fails if urllib3 renames it.
-    body: Any = answer["Body"]
-    with body as raw:
-        stream: http.client.HTTPResponse = raw._fp
+    with answer["Body"] as raw:
+        response = cast("urllib3.HTTPResponse", raw)  # what boto gives out here; its stubs say otherwise
+        stream = cast("http.client.HTTPResponse", response._fp)
         while wanted:
             view = _get_buffer()[: min(wanted, _BUFFER_BYTES)]
             is_late = _count_waiting(stream) < _EARLY_BYTES
@@ -107,7 +110,7 @@ def _read_body(connection: Connection, part: Range) -> Iterator[Chunk]:
                 yield Chunk(view[:count], is_late)
             if count < len(view):
                 raise StorageUnavailable(f"{address}: the body ended {wanted} bytes early", "the run is tried again.")
-        raw.release_conn()
+        response.release_conn()
 
 
 def _count_waiting(stream: http.client.HTTPResponse) -> int:
