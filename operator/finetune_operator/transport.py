@@ -9,6 +9,7 @@ import ssl
 
 import aiohttp
 import httpx2
+import yarl
 
 MAX_CONNECTIONS = 64
 """Kept open at most (a choice): two for each of the default number of workers."""
@@ -40,7 +41,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         try:
             async with session.request(
                 request.method,
-                str(request.url),
+                yarl.URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
                 data=body or None,
                 allow_redirects=False,

@@ -146,7 +146,7 @@ class _Sweep:
         assert snapshot is not None
         plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, SETTINGS)
         stored = await connection.apply_status(snapshot.job, plan)
-        await connection.apply_actions(stored, plan.actions, now)
+        await connection.apply_actions(stored, plan, now)
         return stored is not snapshot.job or bool(plan.actions)
 
 
