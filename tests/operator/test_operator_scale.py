@@ -156,7 +156,7 @@ def test_kopf_keeps_and_compares_nothing_of_an_object() -> None:
 async def _exchange(handler: Any, timeout_seconds: float = 10.0, **request: Any) -> httpx2.Response:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application, shutdown_timeout=0)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
