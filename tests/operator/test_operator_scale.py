@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import cluster_objects as objects
@@ -62,7 +63,27 @@ def test_a_resync_counts_finished_runs_and_asks_for_none() -> None:
     assert len(worker._queue) == 0
     assert _count(api, 'finetune_jobs{namespace="demo",phase="Succeeded"}') == 1
     assert _count(api, 'finetune_jobs{namespace="demo",phase="Failed"}') == 1
-    assert [method for method, _, _ in api.requests] == ["GET", "GET"], "one list of Jobs, one of FineTuneJobs"
+    assert [method for method, _, _ in api.requests] == ["GET"] * 3, "lists of Jobs, pods and FineTuneJobs"
+
+
+def test_a_resync_asks_for_no_run_whose_status_says_all() -> None:
+    now = (datetime.now(UTC) - objects.NOW).total_seconds()
+    state = Cluster()
+    state.step(now - 20)
+    objects.start_pod(state.add_pod(now - 10), now - 10)
+    state.step(now)
+    lists = {"finetunejobs": [state.job], "jobs": state.children, "pods": state.pods}
+
+    def answer(method: str, path: str, body: Manifest) -> Answer | None:
+        return 200, {"items": lists[path.rpartition("/")[2]], "metadata": {}}
+
+    api = ScriptedApi(answer)
+    worker = _make_worker(api)
+    asyncio.run(worker._resync())
+    assert worker._queue.pop()[0] is None
+    lists["pods"] = []
+    asyncio.run(worker._resync())
+    assert worker._queue.pop()[0] == KEY, "its pod is gone"
 
 
 def test_a_finished_run_whose_spec_was_changed_is_looked_at_and_no_drift() -> None:
