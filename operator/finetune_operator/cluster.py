@@ -48,6 +48,7 @@ SUMMARY_PAGE_SIZE = 500
 UNFINISHED_SELECTOR = ",".join(f"status.phase!={phase}" for phase in sorted(observe.FINAL_PHASES))
 """Field selector of the FineTuneJobs that have not finished."""
 ALL_NAMESPACES = "*"
+_CHILD_LABELS: Mapping[str, None] = {group.LABEL_UID: None, group.LABEL_JOB: None}
 COMPONENT = "finetune-operator"
 
 
@@ -190,8 +191,13 @@ class Cluster:
 
     async def iterate_children(self, namespace: str) -> AsyncIterator[Manifest]:
         """Read all child Jobs of a namespace, or of all, a page at a time."""
-        labels = {group.LABEL_UID: None, group.LABEL_JOB: None}
-        async for item in self._iterate(_Job, namespace, labels=labels, page_size=PAGE_SIZE):
+        async for item in self._iterate(_Job, namespace, labels=_CHILD_LABELS, page_size=PAGE_SIZE):
+            yield item
+
+    async def iterate_live_pods(self, namespace: str) -> AsyncIterator[Manifest]:
+        """Read all pods of child Jobs that have not ended, of a namespace or of all, a page at a time."""
+        fields = {"status.phase": operators.not_in(("Succeeded", "Failed"))}
+        async for item in self._iterate(_Pod, namespace, labels=_CHILD_LABELS, fields=fields, page_size=PAGE_SIZE):
             yield item
 
     async def delete_orphan(self, namespace: str, parent: str, parent_uid: str, child: observe.ChildJob) -> bool:

@@ -223,26 +223,38 @@ class Worker:
 
     async def _resync_namespace(self, namespace: str, *, is_first: bool) -> bool:
         """Compare one namespace, or all; tell whether there were orphans."""
-        # Children first: a parent that is made between the two lists must not make its child look like an orphan.
-        children: dict[tuple[Key, str], list[ChildJob]] = {}
-        async for manifest in self._cluster.iterate_children(namespace):
-            labels, key = manifest["metadata"]["labels"], find_key(manifest)
-            if key is not None:
-                [child] = observe.observe_children(labels[group.LABEL_UID], [manifest], ()).jobs
-                children.setdefault((key, labels[group.LABEL_UID]), []).append(child)
+        # Children first: a parent that is made between the lists must not make its child look like an orphan.
+        children = await self._list_children(namespace)
         gone = {key for key in self._metrics.list_jobs() if namespace in (ALL_NAMESPACES, key[0])}
         async for summary in self._cluster.iterate_jobs(namespace):
             key = (sys.intern(summary.metadata.namespace), summary.metadata.name)
             gone.discard(key)
-            self._compare(key, summary, tuple(children.pop((key, summary.metadata.uid), ())), is_first=is_first)
+            self._compare(key, summary, children.pop((key, summary.metadata.uid), Observed()), is_first=is_first)
         for key in gone:
             self._queue.add(key)
-        return any([await self._remove_orphans(*owner, found) for owner, found in children.items()])
+        return any([await self._remove_orphans(*owner, found.jobs) for owner, found in children.items()])
 
-    def _compare(self, key: Key, summary: Summary, jobs: tuple[ChildJob, ...], *, is_first: bool) -> None:
-        """Ask for a FineTuneJob unless the lists show that nothing of it runs and nothing is to be done."""
+    async def _list_children(self, namespace: str) -> dict[tuple[Key, str], Observed]:
+        """Read the child Jobs and live pods of a namespace, or of all, by the FineTuneJob and uid their labels name."""
+        jobs: dict[tuple[Key, str], list[observe.Manifest]] = {}
+        pods: dict[tuple[Key, str], list[observe.Manifest]] = {}
+        for found, items in (
+            (jobs, self._cluster.iterate_children(namespace)),
+            (pods, self._cluster.iterate_live_pods(namespace)),
+        ):
+            async for manifest in items:
+                key = find_key(manifest)
+                if key is not None:
+                    found.setdefault((key, manifest["metadata"]["labels"][group.LABEL_UID]), []).append(manifest)
+        return {
+            owner: observe.observe_children(owner[1], jobs.get(owner, ()), pods.get(owner, ()))
+            for owner in {*jobs, *pods}
+        }
+
+    def _compare(self, key: Key, summary: Summary, observed: Observed, *, is_first: bool) -> None:
+        """Ask for a FineTuneJob unless the lists show that its status says all and nothing is to be done."""
         final_phase = summary.find_final_phase()
-        if final_phase is not None and not jobs:
+        if final_phase is not None and not observed.jobs:
             self._metrics.record_finished(key, final_phase)
             self._settled.add(key)
             return
@@ -252,9 +264,8 @@ class Worker:
             # Whoever works on the key says what is wrong with it; the others must be compared all the same.
             self._queue.add(key)
             return
-        plan = reconcile.plan_job(job, Observed(jobs), datetime.now(UTC), self._settings)
-        is_idle = plan.status == job.status and not plan.actions and all(child.is_finished for child in jobs)
-        if is_idle:
+        plan = reconcile.plan_job(job, observed, datetime.now(UTC), self._settings)
+        if plan.status == job.status and not plan.actions:
             self._record_job(job, job.status)
             if final_phase is not None:
                 self._settled.add(key)
