@@ -33,7 +33,7 @@ MAX_GROWTH = 2.2
 FEW_RATIO = 1.5
 """500 finished jobs may add half of the idle memory (a choice)."""
 _DEADLINE_SECONDS = 180.0
-_CALM_SECONDS = 15.0
+_CALM_SECONDS = 10.0
 """What a start leaves behind is gone by then."""
 
 

@@ -35,7 +35,7 @@ class Settings:
     """FINETUNE_WATCHED_NAMESPACES: names, separated by commas. Empty: the whole cluster."""
     resync_seconds: float = 120.0
     """FINETUNE_RESYNC_SECONDS between two comparisons of everything with the API server (a choice)."""
-    workers: int = 32
+    workers: int = 24
     """FINETUNE_WORKERS: FineTuneJobs reconciled at the same time (a choice; one is never in two workers)."""
     prepare_cpu: str = "1"
     """FINETUNE_PREPARE_CPU of the prepare pod; less where the job's own `spec.resources.cpu` is less."""

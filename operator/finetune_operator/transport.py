@@ -12,7 +12,7 @@ import httpx2
 import yarl
 
 MAX_CONNECTIONS = 64
-"""Kept open at most (a choice): two for each of the default number of workers."""
+"""Kept open at most (a choice): two and more for each of the default number of workers."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):

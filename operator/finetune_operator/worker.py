@@ -21,7 +21,7 @@ from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Con
 from finetune_operator.health import Health
 from finetune_operator.key_queue import MIN_PAUSE_SECONDS, Key, KeyQueue
 from finetune_operator.metrics import JobFacts, Metrics
-from finetune_operator.observe import ChildJob, FineTuneJob, Observed, Summary
+from finetune_operator.observe import ChildJob, ChildPod, FineTuneJob, Observed, Summary
 from finetune_operator.plan import Plan
 from finetune_operator.settings import Settings
 
@@ -236,20 +236,16 @@ class Worker:
 
     async def _list_children(self, namespace: str) -> dict[tuple[Key, str], Observed]:
         """Read the child Jobs and live pods of a namespace, or of all, by the FineTuneJob and uid their labels name."""
-        jobs: dict[tuple[Key, str], list[observe.Manifest]] = {}
-        pods: dict[tuple[Key, str], list[observe.Manifest]] = {}
-        for found, items in (
-            (jobs, self._cluster.iterate_children(namespace)),
-            (pods, self._cluster.iterate_live_pods(namespace)),
-        ):
-            async for manifest in items:
-                key = find_key(manifest)
-                if key is not None:
-                    found.setdefault((key, manifest["metadata"]["labels"][group.LABEL_UID]), []).append(manifest)
-        return {
-            owner: observe.observe_children(owner[1], jobs.get(owner, ()), pods.get(owner, ()))
-            for owner in {*jobs, *pods}
-        }
+        # Each is frozen as it comes: until their TTL the Jobs of finished runs are many, and their manifests large.
+        jobs: dict[tuple[Key, str], list[ChildJob]] = {}
+        pods: dict[tuple[Key, str], list[ChildPod]] = {}
+        async for manifest in self._cluster.iterate_children(namespace):
+            if (owner := _find_owner(manifest)) is not None:
+                jobs.setdefault(owner, []).extend(observe.observe_children(owner[1], [manifest], ()).jobs)
+        async for manifest in self._cluster.iterate_live_pods(namespace):
+            if (owner := _find_owner(manifest)) is not None:
+                pods.setdefault(owner, []).extend(observe.observe_children(owner[1], (), [manifest]).pods)
+        return {owner: Observed(tuple(jobs.get(owner, ())), tuple(pods.get(owner, ()))) for owner in {*jobs, *pods}}
 
     def _compare(self, key: Key, summary: Summary, observed: Observed, *, is_first: bool) -> None:
         """Ask for a FineTuneJob unless the lists show that its status says all and nothing is to be done."""
@@ -300,6 +296,12 @@ def find_key(manifest: observe.Manifest) -> Key | None:
     if manifest.get("kind") == group.KIND:
         return (manifest["metadata"]["namespace"], manifest["metadata"]["name"])
     return observe.find_parent_key(manifest)
+
+
+def _find_owner(manifest: observe.Manifest) -> tuple[Key, str] | None:
+    """Return the FineTuneJob and uid that a child's labels name, if they do."""
+    key = observe.find_parent_key(manifest)
+    return (key, manifest["metadata"]["labels"][group.LABEL_UID]) if key is not None else None
 
 
 def is_settled(manifest: observe.Manifest) -> bool:
