@@ -12,7 +12,8 @@ from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import ConditionType, FineTuneJobStatus, find_condition, is_true
 from finetune_demo import runs
 
-pytestmark = pytest.mark.cluster
+# Twenty-five runs; the deadline below says what they were waiting for.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 NAMESPACE = "bad-input"
 DEADLINE_SECONDS = 600.0

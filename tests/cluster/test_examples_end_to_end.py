@@ -18,7 +18,8 @@ from finetune_api.artifacts import RunManifest, compute_digest
 from finetune_api.status import ConditionType, FineTuneJobStatus, Metric, is_true
 from finetune_demo import baseline, runs
 
-pytestmark = pytest.mark.cluster
+# Five trainings on however few cores there are; the deadline below says what they were waiting for.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "demo"
