@@ -1,8 +1,8 @@
 """The operator beside 10,000 finished and 100 active FineTuneJobs, on a real API server.
 
 Memory, the time of a restart, the CPU and the API calls of an operator with nothing to do. Correctness first: nothing
-is read before /metrics counts every FineTuneJob under its phase Active ones have a
-Job whose pod waits for a node. Finished ones carry the whole status of a run that succeeded.
+is read before /metrics counts every FineTuneJob under its phase. Active ones have a Job whose pod waits for a node,
+finished ones the whole status of a run that succeeded.
 """
 
 import asyncio
