@@ -107,9 +107,12 @@ def test_a_classification_is_prepared_and_every_file_is_listed(stage: Stage) -> 
     assert manifest.run_digest == message.run_digest
     assert manifest.data == message.data
     assert manifest.resolved == message.resolved
+    # All rows of a step, each as long as the longest: there is room for them.
+    splits = json.loads(bench.get(f"{PREPARED}report.json"))["splits"].values()
+    longest = max(split["lengths"]["max"] for split in splits if split["rows"])
     assert message.resolved == {
         "packing": "true",
-        "microBatchTokens": "256",
+        "microBatchTokens": str(16 * longest),
         "learningRate": "5e-4",
         "epochs": "3",
         "totalSteps": "21",

@@ -63,7 +63,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     # Fetch while torch is imported: both take seconds, one waits for the network and the other for the processor.
     exporter.record_phase("fetch")
     fetched = _overlap(lambda: inputs.fetch_inputs(store, layout, config, scratch))
-    stopping.check("fetching the inputs")
+    stopping.check("the fetching of the inputs")
     _mark_ready(scratch, "")
     logger.info("ready to load after %.1f s", time.monotonic() - began)
 
