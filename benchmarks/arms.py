@@ -67,8 +67,9 @@ def build_ours(
     plan = Plan(tokens, is_packed, _LEARNING_RATE, steps, Precision.FLOAT32, "loss")
     spec = build_spec(batch_size, gpus=0 if device == "cpu" else 1)
     if is_packed:
-        # For good: nothing publishes this model.
-        attention.packed(model, is_labelled=is_labelled).__enter__()
+        # For good: nothing publishes this model. A context that nobody holds would end at once.
+        model.packing = attention.packed(model, is_labelled=is_labelled)
+        model.packing.__enter__()
     return loop.FineTuneTrainer(
         model,
         loop.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
