@@ -4,7 +4,6 @@
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +148,10 @@ def _render_performance() -> str:
     page = (ROOT / PERFORMANCE_FILE).read_text()
     for path in sorted((ROOT / RESULTS_FOLDER).glob("*.json")):
         begin, end = f"<!-- {path.stem}: begin -->\n", "<!-- end -->"
-        if begin not in page:
+        before, mark, after = page.partition(begin)
+        if not mark or end not in after:
             raise ValueError(f"{PERFORMANCE_FILE} must have a line {begin.strip()} for {path.name}, and {end} after it")
-        table = _render_results(json.loads(path.read_text()))
-        page = re.sub(f"{re.escape(begin)}.*?{end}", lambda _, text=begin + table + end: text, page, flags=re.S)  # type: ignore[misc]
+        page = before + mark + _render_results(json.loads(path.read_text())) + after[after.index(end) :]
     return page
 
 

@@ -66,10 +66,8 @@ Figures = tuple[float, int, dict[str, torch.Tensor]]
 def compute(model: Any, batches: list[collate.Batch], run: Callable[[Any, collate.Batch], LossParts]) -> Figures:
     model.zero_grad()
     total, num_correct = 0.0, 0
-    device = next(model.parameters()).device
     for batch in batches:
-        here = {name: item.to(device) if isinstance(item, torch.Tensor) else item for name, item in batch.items()}
-        parts = run(model, here)
+        parts = run(model, _move(batch, model))
         parts.total.backward()
         total, num_correct = total + float(parts.total.detach()), num_correct + int(parts.num_correct)
     gradients = {name: item.grad.clone() for name, item in model.named_parameters() if item.grad is not None}
@@ -100,3 +98,34 @@ def measure_error(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor])
     """Return the largest difference, relative to the largest number of the gradient it lies in."""
     assert left.keys() == right.keys()
     return max(float((left[name] - right[name]).abs().max() / right[name].abs().max().clamp_min(1e-6)) for name in left)
+
+
+def has_labels(name: str) -> bool:
+    """Tell whether a model of `MODELS` is a classifier."""
+    return name == "bert"
+
+
+def compute_other_rows(model: Any, *, is_labelled: bool) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Pack the rows twice, the second time with another first row.
+
+    Returns:
+        What the model says of all rows but the first, both times; and whether it says something else of the first.
+    """
+    rows = make_rows(is_labelled=is_labelled)
+    changed = [{**rows[0], "input_ids": (rows[0]["input_ids"] + 1) % VOCABULARY}, *rows[1:]]
+    before, after = (_compute_logits(model, given, is_labelled=is_labelled) for given in (rows, changed))
+    border = 1 if is_labelled else LENGTHS[0]
+    return before[border:], after[border:], not torch.equal(before[:border], after[:border])
+
+
+def _compute_logits(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool) -> torch.Tensor:
+    batch = _move(collate.collate_packed(rows), model)
+    batch.pop("labels")
+    with attention.packed(model, is_labelled=is_labelled), torch.no_grad():
+        logits: torch.Tensor = model(**batch).logits
+    return logits.reshape(-1, logits.shape[-1])
+
+
+def _move(batch: collate.Batch, model: Any) -> collate.Batch:
+    device = next(model.parameters()).device
+    return {name: item.to(device) if isinstance(item, torch.Tensor) else item for name, item in batch.items()}

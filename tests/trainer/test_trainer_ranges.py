@@ -87,7 +87,7 @@ def test_chunks_in_any_order_give_the_digest_of_the_file(tmp_path: Path, seed: i
     starts = list(range(0, len(content), 100_000))
     if seed:
         random.Random(seed).shuffle(starts)
-    digest, num_catch_ups = ArrivingDigest(), 0
+    digest, num_catch_ups = ArrivingDigest("a file"), 0
     with (tmp_path / "file").open("rb") as stream:
         for start in starts:
             if digest.add(start, memoryview(content)[start : start + 100_000]):
@@ -99,7 +99,7 @@ def test_chunks_in_any_order_give_the_digest_of_the_file(tmp_path: Path, seed: i
 
 def test_a_file_that_somebody_shortens_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"01")
-    digest = ArrivingDigest()
+    digest = ArrivingDigest("a file")
     assert not digest.add(2, memoryview(b"23"))
     assert digest.add(0, memoryview(b"01"))
     with (tmp_path / "file").open("rb") as stream, pytest.raises(StorageUnavailable, match="was shortened"):

@@ -19,12 +19,12 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from finetune_trainer import plan
+from finetune_trainer import objective, plan
 
 PACKED = "finetune_packed"
 """Our name in transformers' registry of attention functions."""
-_KNOWN = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache", "output_attentions", "is_causal"}
-"""Arguments that say nothing new here."""
+_KNOWN = {"position_ids", "cu_seq_lens_k", "max_length_k", "use_cache"}
+"""Arguments that say nothing new here; a cache that is filled beside the first pass changes nothing of it."""
 
 
 def attend_packed(
@@ -36,6 +36,7 @@ def attend_packed(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
+    is_causal: bool | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
@@ -44,13 +45,14 @@ def attend_packed(
     """Compute attention within each row.
 
     Args:
-        module: the layer; its `is_causal` says whether tokens see later ones.
+        module: the layer.
         query: [1, H, T, D].
         key: [1, G, T, D].
         value: [1, G, T, D].
         attention_mask: None; a mask would mean that rows are padded.
         scaling: of the scores; None: 1 / sqrt(D).
         dropout: of the weights.
+        is_causal: whether tokens don't see later ones; None: as the layer's own `is_causal` says.
         sliding_window: how many tokens back a token sees, itself included; None: all.
         cu_seq_lens_q: [N + 1] where rows begin, and the end.
         max_length_q: tokens of the longest row.
@@ -63,12 +65,13 @@ def attend_packed(
         NotImplementedError: the model wants something this function doesn't compute.
         ValueError: the batch isn't packed.
     """
-    unknown = sorted(name for name, given in others.items() if given is not None and name not in _KNOWN)
+    asked = {name for name, given in others.items() if given is not None and given is not False}
+    unknown = sorted(asked - _KNOWN)
     if unknown:
         raise NotImplementedError(f"{type(module).__name__} asks packed attention for {', '.join(unknown)}")
     if attention_mask is not None or cu_seq_lens_q is None or max_length_q is None or query.shape[0] != 1:
         raise ValueError("packed attention must get one packed row, its borders and no mask")
-    is_causal = bool(getattr(module, "is_causal", True))
+    is_causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
         window = (-1 if sliding_window is None else sliding_window - 1, 0) if is_causal else (-1, -1)
         borders = (cu_seq_lens_q, max_length_q)
@@ -142,7 +145,7 @@ def packed(model: Any, *, is_labelled: bool) -> Iterator[None]:
         model: of an architecture `plan.is_packable` lists.
         is_labelled: rows have one label each: the head then reads the first token of each row.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = objective.get_base(model)
     before = base.config._attn_implementation  # what set_attn_implementation takes; there is no public way to ask
     hook = _find_encoder(base).register_forward_hook(_keep_first_tokens, with_kwargs=True) if is_labelled else None
     base.set_attn_implementation(PACKED)

@@ -94,7 +94,7 @@ def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, tokens: int, *, is_la
     per_layer = (8 * facts.hidden_size + 4 * facts.intermediate_size) * width
     layers = facts.num_layers if spec.method.kind != MethodKind.HEAD_ONLY else 1
     logits = 0 if is_labelled else tokens * facts.vocabulary_size * _LOGIT_BYTES[width]
-    if plan.is_packable(facts.model_type, is_labelled=False):
+    if facts.model_type in plan.PLAIN_HEADS:
         logits = min(logits, _CHUNK_COPIES * plan.HEAD_CHUNK_BYTES["cuda" if is_gpu else "cpu"])
     return Prediction(
         weights=int(weights) + adapter,

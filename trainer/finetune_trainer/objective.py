@@ -63,7 +63,7 @@ def build_objective(model_class: str, is_labelled: bool) -> Objective:
     return Objective(model_class, "SEQ_CLS" if is_labelled else "CAUSAL_LM", is_labelled)
 
 
-def _get_base(model: Any) -> Any:
+def get_base(model: Any) -> Any:
     """Return the transformers model below what wraps it: the ranks' synchronization, the adapters."""
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
@@ -74,9 +74,9 @@ def _find_plain_head(model: Any) -> nn.Linear | None:
 
     Some architectures scale or cap their logits, and an adapter may stand in the head's place.
     """
-    base = _get_base(model)
+    base = get_base(model)
     head = base.get_output_embeddings()
-    is_plain = type(head) is nn.Linear and head.bias is None and base.config.model_type in plan.PACKED_DECODERS
+    is_plain = type(head) is nn.Linear and head.bias is None and base.config.model_type in plan.PLAIN_HEADS
     return head if is_plain else None
 
 
@@ -86,7 +86,7 @@ def _without_head(model: Any, head: nn.Linear | None) -> Iterator[None]:
     if head is None:
         yield
         return
-    base = _get_base(model)
+    base = get_base(model)
     base.set_output_embeddings(nn.Identity())
     try:
         yield

@@ -13,6 +13,9 @@ PACKED_ENCODERS = {"bert": "bert.encoder"}
 """Architectures whose samples may share a row as classifiers, and the module whose first token per sample the head
 reads; each has such a test too."""
 
+PLAIN_HEADS = PACKED_DECODERS
+"""Architectures whose logits are nothing but the product of the last states and the head's matrix: they are scored
+without their logits. The tests of the packed ones compare that too."""
 HEAD_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 """Of the logits of a language model that are in memory at once, in float32 (choices): on a CPU they should stay near
 its caches, a GPU wants large products."""

@@ -17,9 +17,13 @@ class ArrivingDigest:
     """The digest of one file; safe to use from several threads.
 
     At most one thread hashes at a time. While none does, everything up to the frontier is hashed.
+
+    Args:
+        name: of the file, for messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._sha256 = hashlib.sha256()
         self._hashed = 0
         self._frontier = 0
@@ -58,7 +62,9 @@ class ArrivingDigest:
         while not self._release():
             count = os.preadv(descriptor, [view[: self._frontier - self._hashed]], self._hashed)
             if not count:
-                raise StorageUnavailable("a file was shortened while it was downloaded", "the run is tried again.")
+                raise StorageUnavailable(
+                    f"{self._name} was shortened while it was downloaded", "the run is tried again."
+                )
             self._sha256.update(view[:count])
             self._hashed += count
 

@@ -51,7 +51,7 @@ class _Download:
         self._progress = progress
         self._plan = RangePlan(files)
         self._pace = Pace()
-        self._digests = [ArrivingDigest() for _ in files]
+        self._digests = [ArrivingDigest(str(file.address)) for file in files]
         self._stop = threading.Event()
         self._traffic = Traffic()
         self._lock = threading.Lock()

@@ -13,6 +13,12 @@ from finetune_trainer.storage.listing import RemoteFile
 
 @contextlib.contextmanager
 def disk_errors(file: RemoteFile) -> Iterator[None]:
+    """Say of errors of the disk what they mean for the object that is written.
+
+    Raises:
+        ConfigError: the disk is full.
+        DataError: the object's key can't be a file's name.
+    """
     try:
         yield
     except OSError as error:
@@ -29,6 +35,7 @@ def disk_errors(file: RemoteFile) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_folder(path: Path) -> Iterator[int]:
+    """Open a folder, for `open_below`."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield folder
@@ -38,7 +45,11 @@ def open_folder(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_below(root_fd: int, name: str, flags: int) -> Iterator[int]:
-    """Open a file, following no link on the way; with `O_CREAT`, folders are made as needed."""
+    """Open a file, following no link on the way; with `O_CREAT`, folders are made as needed.
+
+    Raises:
+        DataError: the name leads out of the root.
+    """
     if not is_safe_key(name):
         raise DataError(f"key ({name!r}) must stay below its folder", "rename the object.")
     *folders, last = name.split("/")

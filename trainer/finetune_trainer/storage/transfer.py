@@ -1,14 +1,12 @@
-"""What downloads and uploads share: jobs in threads that stop together, pauses between tries, a file's entry."""
+"""What downloads and uploads share: pauses between tries, and a local file's parts, entry and error."""
 
 import hashlib
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from finetune_api.artifacts import FileEntry
 from finetune_api.errors import DataError
@@ -19,8 +17,6 @@ Progress = Callable[[int], None]
 _LONGEST_PAUSE_SECONDS = 4.0
 
 _buffers = threading.local()
-_Job = TypeVar("_Job")
-_Result = TypeVar("_Result")
 
 
 def pause(attempt: int) -> None:
@@ -55,19 +51,3 @@ def read_part(path: Path, start: int, size: int) -> bytearray:
 def build_changed_error(path: Path) -> DataError:
     """Say that a file has another size than when its upload began."""
     return DataError(f"file ({path.name!r}) must not change while it is uploaded", "start the job again.")
-
-
-def run_all(
-    work: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int, stop: threading.Event
-) -> list[_Result]:
-    """Do all jobs in threads; the first failure, or an interruption, stops the others and is raised."""
-    with ThreadPoolExecutor(workers) as pool:
-        futures: list[Future[_Result]] = [pool.submit(work, job) for job in jobs]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for failed in (future for future in done if future.exception() is not None):
-                failed.result()
-            return [future.result() for future in futures]
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)

@@ -9,9 +9,8 @@ import functools
 import hashlib
 import os
 import stat
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +70,7 @@ class _Upload:
         hashers = ThreadPoolExecutor(os.cpu_count())
         try:
             jobs = [job for file in self._files for job in self._plan(file, hashers)]
-            transfer.run_all(self._do, jobs, MAX_WORKERS, threading.Event())
+            self._run_all(jobs)
             return [self._get_entry(file) for file in self._files]
         finally:
             hashers.shutdown(cancel_futures=True)
@@ -93,6 +92,13 @@ class _Upload:
         multipart = MultipartUpload(self._connection, file.path, file.address, file.size)
         self._multiparts.append(multipart)
         return [functools.partial(multipart.send, index) for index in range(multipart.num_parts)]
+
+    def _run_all(self, jobs: Sequence[Callable[[], int]]) -> None:
+        with ThreadPoolExecutor(MAX_WORKERS) as pool:
+            done, _ = wait([pool.submit(self._do, job) for job in jobs], return_when=FIRST_EXCEPTION)
+            pool.shutdown(wait=False, cancel_futures=True)
+        for ended in done:
+            ended.result()
 
     def _do(self, job: Callable[[], int]) -> None:
         num_bytes = job()
