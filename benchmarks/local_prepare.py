@@ -12,9 +12,8 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "true"  # as the stage sets it
 
-from finetune_api.artifacts import InputEntry
 from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import base_model, prepare
+from finetune_trainer import base_model, prepare, rank
 from finetune_trainer.reading import LocalFile
 
 
@@ -31,13 +30,13 @@ def main() -> None:
             "resources": {"gpus": 0},
         }
     )
+    rank.leave_torch_out(spec.model)
     facts = base_model.load_facts(folder, None, spec.model)
     tokenizer = base_model.load_tokenizer(folder, None, spec.model)
-    entry = InputEntry(uri=spec.model.uri, digest="sha256:" + "0" * 64, files=1, size=1)
     output.mkdir()
     began, used = time.perf_counter(), time.process_time()
     files = {"train": [LocalFile(rows, rows.name)]}
-    prepare.prepare_rows(spec, prepare.Model(entry, facts, tokenizer), files, [], output)
+    prepare.prepare_rows(spec, prepare.Model(facts, tokenizer), files, [], output)
     print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - used}))
 
 

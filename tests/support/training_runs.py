@@ -27,7 +27,7 @@ from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, RunManifest
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_api.status import DataStatus
-from finetune_trainer import base_model, plan
+from finetune_trainer import model_files, plan
 from finetune_trainer.storage import Store
 
 BUCKET = "runs"
@@ -97,7 +97,7 @@ class RunBench:
         for path in folder.iterdir():
             self.client.upload_file(str(path), BUCKET, f"models/{kind}/{path.name}")
         store, source = Store(config.spec.storage), config.spec.model
-        found = base_model.list_model(store, source)
+        found = model_files.list_model(store, source)
         entries = store.fetch_files(found.files, self.folder / f"{kind}-again")
         digest = f"sha256:{artifacts.compute_digest(entries)}"
         return InputEntry(uri=source.uri, digest=digest, files=len(entries), size=sum(item.size for item in entries))

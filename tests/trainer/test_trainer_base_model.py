@@ -1,4 +1,4 @@
-"""The base model: what is fetched, what is refused, and what headers and configuration tell."""
+"""The base model: what headers and configuration tell, and what is refused."""
 
 # ruff: noqa: E501 - a case per line keeps the tables readable
 
@@ -13,14 +13,11 @@ import numpy
 import pytest
 import tiny_models
 import transformers
-from prepare_bench import PrepareBench
 
-from finetune_api.artifacts import FileEntry, compute_digest
-from finetune_api.errors import ConfigError, FineTuneError, ModelError, ReferenceNotFound
+from finetune_api.errors import ConfigError, FineTuneError, ModelError
 from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
 from finetune_trainer import base_model
 from finetune_trainer.base_model import ModelFacts
-from finetune_trainer.storage import Store
 
 SOURCE = ModelSource(uri="s3://models/tiny/")
 ENCODER_LAYERS = {"query", "key", "value", "dense"}
@@ -77,70 +74,6 @@ def change(folder: Path, tmp_path: Path, edit: Callable[[Path], object]) -> Path
     shutil.copytree(folder, copy)
     edit(copy)
     return copy
-
-
-# What is fetched.
-
-FOLDERS = [
-    pytest.param(["config.json", "pytorch_model.bin", "tokenizer.json"], "must hold weights in safetensors; it has only pytorch_model.bin, a format that can run code when it is read", id="a pickled model"),
-    pytest.param(["config.json", "model.h5", "flax_model.msgpack", "vocab.txt"], "it has only flax_model.msgpack, model.h5", id="weights of other frameworks"),
-    pytest.param(["config.json", "tokenizer.json"], "must hold weights in safetensors; it has none", id="no weights"),
-    pytest.param(["config.json", "model.safetensors"], "must hold a tokenizer; none of tokenizer.json, vocab.txt, vocab.json, tokenizer.model, spiece.model is there", id="no tokenizer"),
-    pytest.param(["model.safetensors", "tokenizer.json"], "must hold config.json beside its weights; it has no config.json", id="no configuration"),
-    pytest.param(["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "it has an adapter, not a whole model", id="an adapter"),
-    pytest.param(["a.gguf", "b.gguf"], "it has a.gguf, b.gguf; give the file itself as spec.model.uri", id="a folder of GGUF files"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("names", "want"), FOLDERS)
-def test_a_folder_that_is_no_safe_model_is_refused(bench: PrepareBench, names: list[str], want: str) -> None:
-    for name in names:
-        bench.put(f"m/{name}", b"x")
-    source = ModelSource(uri=bench.uri("m/"))
-    with pytest.raises(ModelError) as caught:
-        base_model.list_model(Store(bench.storage), source)
-    assert caught.value.exit_code == 65
-    assert caught.value.message.startswith(f"spec.model.uri ({source.uri}) must ")
-    assert want in caught.value.message
-
-
-def test_pickles_beside_safetensors_are_left_out_with_a_warning(bench: PrepareBench) -> None:
-    names = ["config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin", "training_args.bin"]
-    for name in [*names, "README.md", "onnx/model.onnx", "checkpoint-1/model.safetensors"]:
-        bench.put(f"m/{name}", b"x")
-    found = base_model.list_model(Store(bench.storage), ModelSource(uri=bench.uri("m")))
-    assert [file.name for file in found.files] == ["config.json", "model.safetensors", "tokenizer.json"]
-    assert found.gguf_file is None
-    assert found.warnings == [
-        f"spec.model.uri ({bench.uri('m')}): pytorch_model.bin, training_args.bin are left out; only safetensors are read"
-    ]
-
-
-def test_one_gguf_file_is_fetched_alone(bench: PrepareBench) -> None:
-    bench.put("m/other.gguf", b"x")
-    found = base_model.list_model(Store(bench.storage), ModelSource(uri=bench.put("m/tiny.gguf", b"x")))
-    assert ([file.name for file in found.files], found.gguf_file) == (["tiny.gguf"], "tiny.gguf")
-
-
-def test_a_single_file_of_another_kind_is_refused(bench: PrepareBench) -> None:
-    source = ModelSource(uri=bench.put("m/model.bin", b"x"))
-    with pytest.raises(ModelError, match=r"must be a folder of safetensors or one \.gguf file; it is model\.bin"):
-        base_model.list_model(Store(bench.storage), source)
-
-
-def test_a_missing_model_ends_with_66(bench: PrepareBench) -> None:
-    with pytest.raises(ReferenceNotFound):
-        base_model.list_model(Store(bench.storage), ModelSource(uri=bench.uri("no-model/")))
-
-
-def test_a_pinned_model_has_to_be_the_one() -> None:
-    entries = [FileEntry(path=name, size=1, sha256=digit * 64) for name, digit in (("b", "1"), ("a", "2"))]
-    digest = compute_digest(entries)
-    assert base_model.check_pin(SOURCE, entries, None) == digest
-    assert base_model.check_pin(SOURCE.model_copy(update={"sha256": digest}), entries, None) == digest
-    assert base_model.check_pin(SOURCE.model_copy(update={"sha256": "1" * 64}), entries[:1], "b.gguf") == "1" * 64
-    with pytest.raises(ModelError, match=rf"must be the digest of s3://models/tiny/, which is {digest}"):
-        base_model.check_pin(SOURCE.model_copy(update={"sha256": "3" * 64}), entries, None)
 
 
 # What headers and configuration tell.

@@ -13,8 +13,8 @@ from finetune_api import artifacts
 from finetune_api.artifacts import RunLayout, S3Address
 from finetune_api.errors import AccessDenied, ConfigError, FineTuneError, ReferenceNotFound, StorageUnavailable
 from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import base_model, stopping
-from finetune_trainer.base_model import ModelFiles
+from finetune_trainer import model_files, stopping
+from finetune_trainer.model_files import ModelFiles
 from finetune_trainer.storage import RemoteFile, Store
 
 
@@ -36,7 +36,7 @@ def probe_addresses(store: Store, spec: FineTuneJobSpec, layout: RunLayout, atte
     listing = Listing(ModelFiles([], None, []))
 
     def read_model() -> None:
-        listing.model = base_model.list_model(store, spec.model)
+        listing.model = model_files.list_model(store, spec.model)
         _touch(store, listing.model.files)
 
     def read_data(split: str, uri: str) -> None:

@@ -1,7 +1,7 @@
-"""The base model as files and facts: what may be fetched, whether it is whole and safe, what it can be trained for.
+"""The base model as facts: whether it is whole and safe, and what it can be trained for.
 
-Weights are never loaded here: names, shapes and types come from the headers of safetensors and GGUF. Pickled weights
-are never even downloaded, and a model that needs code of its own is refused.
+Weights are never loaded here: names, shapes and types come from the headers of safetensors and GGUF. A model that needs
+code of its own is refused.
 """
 
 import difflib
@@ -15,35 +15,17 @@ from typing import TYPE_CHECKING, Any
 import gguf
 import safetensors
 
-from finetune_api import artifacts
-from finetune_api.artifacts import FileEntry
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
-from finetune_trainer import records
-from finetune_trainer.storage import RemoteFile, Store
+from finetune_trainer import model_files, records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
-"""Formats that run code when they are loaded, or that only other frameworks read."""
-FETCHED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 ALL_LINEAR = "all-linear"
 
-_REMEDY_FOLDER = "upload the whole folder of the model, with weights in safetensors."
 _MAX_CONFIG_BYTES = 4 * 2**20
 _MAX_NAMES_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """What of the base model is fetched."""
-
-    files: list[RemoteFile]
-    gguf_file: str | None
-    """Name of the one file, for a GGUF model."""
-    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,74 +48,6 @@ class ModelFacts:
     """Whether the configuration calls an encoder's architecture a decoder."""
     head_labels: tuple[str, ...] = ()
     """What the classes of the checkpoint's own classification head are called, by id; empty without such a head."""
-
-
-def list_model(store: Store, source: ModelSource) -> ModelFiles:
-    """Decide what to fetch of the base model.
-
-    Raises:
-        ModelError: weights are missing, or only there in a format that isn't safe.
-        FineTuneError: as the store answers.
-    """
-    found = store.list_files(artifacts.parse_s3_uri(source.uri))
-    where = f"spec.model.uri ({source.uri})"
-    if len(found) == 1 and source.uri.endswith(found[0].address.key):
-        if not found[0].suffix_name.endswith(".gguf"):
-            raise ModelError(
-                f"{where} must be a folder of safetensors or one .gguf file; it is {found[0].name}", _REMEDY_FOLDER
-            )
-        return ModelFiles(found, found[0].name, [])
-    # Only the top level: folders below hold other formats (onnx, openvino) and earlier checkpoints.
-    top = [file for file in found if "/" not in file.name]
-    names = [file.name for file in top]
-    pickled = [name for name in names if name.lower().endswith(PICKLED_SUFFIXES)]
-    weights = [name for name in names if name.endswith(".safetensors")]
-    if not weights:
-        raise ModelError(
-            f"{where} must hold weights in safetensors; {_describe_absence(names, pickled)}", _REMEDY_FOLDER
-        )
-    if "config.json" not in names:
-        kind = "an adapter, not a whole model" if "adapter_config.json" in names else "no config.json"
-        raise ModelError(f"{where} must hold config.json beside its weights; it has {kind}", _REMEDY_FOLDER)
-    if not set(TOKENIZER_FILES) & set(names):
-        raise ModelError(
-            f"{where} must hold a tokenizer; none of {', '.join(TOKENIZER_FILES)} is there", _REMEDY_FOLDER
-        )
-    warnings = [f"{where}: {', '.join(pickled)} are left out; only safetensors are read"] if pickled else []
-    return ModelFiles(select_files(found), None, warnings)
-
-
-def select_files(found: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """Choose what to fetch of what was found: one GGUF file, or the top level of a folder without pickled weights."""
-    if len(found) == 1:
-        return list(found)
-    return [file for file in found if "/" not in file.name and file.suffix_name.endswith(FETCHED_SUFFIXES)]
-
-
-def _describe_absence(names: Sequence[str], pickled: Sequence[str]) -> str:
-    if pickled:
-        return f"it has only {', '.join(pickled)}, a format that can run code when it is read"
-    ggufs = [name for name in names if name.endswith(".gguf")]
-    if ggufs:
-        return f"it has {', '.join(ggufs)}; give the file itself as spec.model.uri"
-    return "it has none"
-
-
-def check_pin(source: ModelSource, entries: Sequence[FileEntry], gguf_file: str | None) -> str:
-    """Return the model's digest after comparing it with the one in the spec.
-
-    A file's digest is its sha256, a folder's that of the list of sha256 and name over the files that are read.
-
-    Raises:
-        ModelError: the model isn't the one that was pinned.
-    """
-    digest = entries[0].sha256 if gguf_file else artifacts.compute_digest(list(entries))
-    if source.sha256 and source.sha256 != digest:
-        raise ModelError(
-            f"spec.model.sha256 ({source.sha256}) must be the digest of {source.uri}, which is {digest}",
-            "check where the model comes from before you change the digest.",
-        )
-    return digest
 
 
 def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> ModelFacts:
@@ -255,7 +169,8 @@ def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ..
         listed = _load_weight_map(index, where)
         if missing := sorted(set(listed.values()) - {path.name for path in folder.glob("*.safetensors")}):
             raise ModelError(
-                f"{where}: {index.name} lists files that must be there; {', '.join(missing)} are not", _REMEDY_FOLDER
+                f"{where}: {index.name} lists files that must be there; {', '.join(missing)} are not",
+                model_files.REMEDY_FOLDER,
             )
     return parameters
 
@@ -416,13 +331,18 @@ def match_linear(facts: ModelFacts, targets: Sequence[str]) -> dict[str, tuple[i
 
 def find_tasks(facts: ModelFacts) -> list[Task]:
     """Return the tasks an architecture can be trained for."""
-    from transformers.models.auto import modeling_auto
+    # The module itself: as an attribute of its package it asks for torch, which its tables of names don't need.
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
 
     tasks = []
-    if facts.model_type in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+    if facts.model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         tasks.append(Task.SEQUENCE_CLASSIFICATION)
     # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
-    is_encoder = facts.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.is_decoder
-    if facts.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder:
+    is_encoder = facts.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.is_decoder
+    if facts.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder:
         tasks += [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
     return tasks

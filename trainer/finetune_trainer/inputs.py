@@ -16,13 +16,12 @@ from finetune_api import artifacts
 from finetune_api.artifacts import InputEntry, PreparedManifest, RunLayout, S3Address
 from finetune_api.errors import DataError
 from finetune_api.run import PreparedReference, RunConfig
-from finetune_trainer import base_model, rows, stopping
+from finetune_trainer import model_files, rows, stopping
 from finetune_trainer.storage import Store
 
 logger = logging.getLogger(__name__)
 
 _MAX_PREPARED_BYTES = 2**20
-_FETCHING = "the fetching of the inputs"
 _DATA, _BASE = "prepared", "base"
 
 
@@ -61,7 +60,8 @@ def fetch_prepared(store: Store, layout: RunLayout, reference: PreparedReference
     wanted = {entry.path: entry for entry in prepared.files if entry.path.endswith(".parquet")}
     listed = store.list_files(S3Address(source.bucket, f"{source.key}/"))
     files = [file for file in listed if file.name in wanted]
-    entries = {entry.path: entry for entry in store.fetch_files(files, folder, stopping.build_progress(_FETCHING))}
+    progress = stopping.build_progress(model_files.FETCHING)
+    entries = {entry.path: entry for entry in store.fetch_files(files, folder, progress)}
     wrong = [path for path, entry in wanted.items() if entries.get(path) != entry]
     if wrong:
         raise DataError(
@@ -85,9 +85,9 @@ def fetch_base(store: Store, config: RunConfig, expected: InputEntry, folder: Pa
         DataError: a file was changed since.
     """
     source = config.spec.model
-    found = base_model.list_model(store, source)
-    entries = store.fetch_files(found.files, folder, stopping.build_progress(_FETCHING))
-    base_model.check_pin(source, entries, found.gguf_file)
+    found = model_files.list_model(store, source)
+    entries = store.fetch_files(found.files, folder, stopping.build_progress(model_files.FETCHING))
+    model_files.check_pin(source, entries, found.gguf_file)
     digest = f"sha256:{artifacts.compute_digest(entries)}"
     if digest != expected.digest:
         raise DataError(

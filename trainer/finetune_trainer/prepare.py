@@ -1,4 +1,4 @@
-"""The prepare stage, top to bottom: probe, fetch, check the model, read, tokenize, report, upload. Read this first.
+"""The prepare stage, top to bottom: probe, check the model, fetch, read, tokenize, report, upload. Read this first.
 
 It finds everything that can be wrong before a GPU is held, and never touches one. The last object it writes is
 prepared.json, whose digest the operator hands to the train stage; without that nothing here has happened.
@@ -27,6 +27,7 @@ from finetune_trainer import (
     choices,
     exporter,
     memory,
+    model_files,
     plan,
     reading,
     records,
@@ -47,16 +48,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FETCHING = "the fetching of the inputs"
 _MAX_WARNINGS = 16
 """As many as the status holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The fetched base model."""
+    """What the rows are prepared for."""
 
-    entry: InputEntry
     facts: ModelFacts
     tokenizer: "PreTrainedTokenizerBase"
 
@@ -87,16 +86,20 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     exporter.record_phase("validate")
     listing = access.probe_addresses(store, spec, layout, config.job.attempt)
     exporter.record_phase("fetch")
-    files, inputs, warnings = _fetch_data(store, spec, listing, _make_empty(scratch / "data"))
-    model = _fetch_model(store, spec, listing, _make_empty(scratch / "model"))
-    warnings += listing.model.warnings
+    base = _make_empty(scratch / "model")
+    with model_files.fetch_behind(store, listing.model, base, _make_empty(scratch / "weights")) as pending:
+        model = _check_model(spec, base, listing.model.gguf_file)
+        files, inputs, warnings = _fetch_data(store, spec, listing, _make_empty(scratch / "data"))
+        warnings += listing.model.warnings
 
-    exporter.record_phase("validate")
-    try:
-        prepared = prepare_rows(spec, model, files, warnings, _make_empty(scratch / "prepared"))
-    except BadRowsError as error:
-        raise _publish_findings(store, folder, error) from error
-    return _publish(config, store, folder, prepared, [model.entry, *inputs])
+        exporter.record_phase("validate")
+        try:
+            prepared = prepare_rows(spec, model, files, warnings, _make_empty(scratch / "prepared"))
+        except BadRowsError as error:
+            raise _publish_findings(store, folder, error) from error
+        weights = pending.wait()
+    model_files.check_pin(spec.model, weights, listing.model.gguf_file)
+    return _publish(config, store, folder, prepared, [_build_input(spec.model.uri, weights), *inputs])
 
 
 def _check_spec(spec: FineTuneJobSpec) -> None:
@@ -125,7 +128,7 @@ def _fetch_data(
     warnings: list[str] = []
     for split, path, uri in access.list_data_addresses(spec):
         chosen, warned = reading.select_data_files(listing.data[split], f"{path} ({uri})")
-        entries = store.fetch_files(chosen, scratch / split, stopping.build_progress(_FETCHING))
+        entries = store.fetch_files(chosen, scratch / split, stopping.build_progress(model_files.FETCHING))
         files[split] = [LocalFile(scratch / split / file.name, file.name) for file in chosen]
         inputs.append(_build_input(uri, entries))
         warnings += warned
@@ -137,14 +140,11 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
     return InputEntry(uri=uri, digest=digest, files=len(entries), size=sum(entry.size for entry in entries))
 
 
-def _fetch_model(store: Store, spec: FineTuneJobSpec, listing: Listing, folder: Path) -> Model:
-    entries = store.fetch_files(listing.model.files, folder, stopping.build_progress(_FETCHING))
-    gguf_file = listing.model.gguf_file
-    base_model.check_pin(spec.model, entries, gguf_file)
+def _check_model(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -> Model:
     facts = base_model.load_facts(folder, gguf_file, spec.model)
     tokenizer = base_model.load_tokenizer(folder, gguf_file, spec.model)
     base_model.check_fit(facts, tokenizer, spec)
-    return Model(_build_input(spec.model.uri, entries), facts, tokenizer)
+    return Model(facts, tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
