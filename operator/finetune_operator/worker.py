@@ -17,7 +17,7 @@ import httpx2
 from finetune_api import group, status
 from finetune_api.status import ConditionType, FineTuneJobStatus, Phase
 from finetune_operator import key_queue, observe, reconcile
-from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Conflict
+from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Conflict, Snapshot
 from finetune_operator.health import Health
 from finetune_operator.key_queue import MIN_PAUSE_SECONDS, Key, KeyQueue
 from finetune_operator.metrics import JobFacts, Metrics
@@ -46,6 +46,7 @@ class Worker:
         self._resynced: set[Key] = set()
         self._settled: set[Key] = set()
         self._written: dict[Key, str] = {}
+        self._newcomers: dict[Key, observe.Manifest] = {}
         self._relisted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,6 +91,8 @@ class Worker:
             return
         self._resynced.discard(key)
         is_new = resource == group.PLURAL and event_type == "ADDED"
+        if is_new:
+            self._newcomers[key] = dict(body)
         self._queue.add(key, -NEWCOMER_LEAD_SECONDS if is_new else 0.0)
         self._metrics.queue_depth.set(len(self._queue))
 
@@ -129,7 +132,9 @@ class Worker:
     async def _reconcile(self, key: Key) -> float | None:
         """Look at one FineTuneJob; return after how many seconds it must be looked at again."""
         now = datetime.now(UTC)
-        snapshot = await self._cluster.fetch_snapshot(*key, now)
+        # The read of a new FineTuneJob would repeat what its event has just said. Were that old news, the write of the
+        # status, which carries its resourceVersion, would be refused before anything is made.
+        snapshot = self._take_newcomer(key) or await self._cluster.fetch_snapshot(*key, now)
         if snapshot is None:
             self._metrics.forget_job(*key)
             self._settled.discard(key)
@@ -150,6 +155,12 @@ class Worker:
         if is_resynced and (stored is not snapshot.job or plan.actions):
             self._metrics.resync_drift.labels("missed_update").inc()
         return plan.requeue_after
+
+    def _take_newcomer(self, key: Key) -> Snapshot | None:
+        body = self._newcomers.pop(key, None)
+        job = None if body is None else observe.observe_job(body)
+        # With a status the write might change nothing, and so prove nothing.
+        return None if job is None or job.status.observed_generation >= 0 else Snapshot(job, Observed())
 
     def _record_plan(self, job: FineTuneJob, plan: Plan) -> None:
         """Log and count what a plan decided, once its status was written."""

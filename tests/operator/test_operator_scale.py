@@ -147,6 +147,39 @@ def test_a_new_run_goes_before_those_that_wait() -> None:
     assert [worker._queue.pop()[0] for _ in range(3)] == [("demo", name) for name in ("new", "a", "b")]
 
 
+def test_a_new_run_is_decided_on_what_its_event_says() -> None:
+    state = Cluster()
+
+    def answer(method: str, path: str, body: Manifest) -> Answer | None:
+        return (200, state.job) if path.endswith("/status") else None
+
+    api = ScriptedApi(answer)
+    worker = _make_worker(api)
+    worker.enqueue(group.PLURAL, "ADDED", state.job)
+    asyncio.run(worker._reconcile(KEY))
+    assert [(method, path.rpartition("/")[2]) for method, path, _ in api.requests] == [
+        ("PATCH", "status"),
+        ("POST", "jobs"),
+        ("POST", "events"),
+    ]
+    assert api.requests[0][2]["metadata"] == {"resourceVersion": state.job["metadata"]["resourceVersion"]}
+
+
+def test_an_event_that_is_old_news_makes_nothing_and_the_next_look_is_a_read() -> None:
+    state = Cluster()
+    api = ScriptedApi(lambda method, *_: (200, state.job) if method == "GET" else scripted_api.refuse(409, "changed"))
+    worker = _make_worker(api)
+    worker.enqueue(group.PLURAL, "ADDED", state.job)
+    for _ in range(2):
+        with pytest.raises(operator_cluster.Conflict):
+            asyncio.run(worker._reconcile(KEY))
+    assert [(method, path.rpartition("/")[2]) for method, path, _ in api.requests] == [
+        ("PATCH", "status"),
+        ("GET", KEY[1]),
+        ("PATCH", "status"),
+    ]
+
+
 def test_the_echo_of_an_own_write_is_not_looked_at_and_anybody_else_s_change_is() -> None:
     state = Cluster()
 
