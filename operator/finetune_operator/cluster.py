@@ -31,7 +31,7 @@ from lightkube.types import CascadeType, PatchType
 
 from finetune_api import group, status
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator import attempts, observe, stages, waiting
+from finetune_operator import attempts, observe, stages, status_patch, waiting
 from finetune_operator.metrics import Metrics
 from finetune_operator.observe import FineTuneJob, Observed, Summary
 from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
@@ -281,7 +281,7 @@ class Cluster:
         return found
 
     async def _patch_status(self, job: FineTuneJob, wanted: FineTuneJobStatus) -> FineTuneJob:
-        patch = build_merge_patch(build_status_manifest(job.status), build_status_manifest(wanted))
+        patch = status_patch.build_patch(job.status, wanted)
         if not patch:
             return job
         body = {"metadata": {"resourceVersion": job.resource_version}, "status": patch}
@@ -463,25 +463,6 @@ def connect(metrics: Metrics) -> Cluster:
     transport = AiohttpTransport(context, REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS)
     client = lightkube.AsyncClient(config=config, lazy=False, field_manager=COMPONENT, transport=transport)
     return Cluster(client, metrics)
-
-
-def build_status_manifest(current: FineTuneJobStatus) -> Manifest:
-    """Write a status as the API server stores it: without what is absent or empty."""
-    data = current.model_dump(mode="json", exclude_none=True)
-    return {key: value for key, value in data.items() if value not in ([], {})}
-
-
-def build_merge_patch(old: Manifest, new: Manifest) -> Manifest:
-    """Build the JSON merge patch (RFC 7386) that turns one object into the other; lists are replaced whole."""
-    patch: Manifest = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        if key not in old:
-            patch[key] = value
-        elif isinstance(value, dict) and isinstance(old[key], dict):
-            patch |= {key: inner} if (inner := build_merge_patch(old[key], value)) else {}
-        elif value != old[key]:
-            patch[key] = value
-    return patch
 
 
 def _plural(resource: Any) -> str:  # noqa: ANN401 - see above

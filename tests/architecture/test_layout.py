@@ -54,10 +54,11 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
 
 
 def test_no_module_is_longer_than_five_hundred_lines() -> None:
-    modules = _find_modules()
+    others = [path for folder in ("tests", "benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
+    modules = [*_find_modules(), *others]
     long = {str(path): lines for path in modules if (lines := len(path.read_text().splitlines())) > MAX_MODULE_LINES}
     assert long == {}
-    assert len(modules) > 40
+    assert len(modules) > 200
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:

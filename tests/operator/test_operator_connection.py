@@ -14,8 +14,8 @@ from lightkube.core.exceptions import ApiError
 from manifests import Manifest
 from scripted_api import Answer, ScriptedApi
 
-from finetune_operator import observe, stages
-from finetune_operator.cluster import ClusterError, Conflict, build_status_manifest
+from finetune_operator import observe, stages, status_patch
+from finetune_operator.cluster import ClusterError, Conflict
 from finetune_operator.health import Health
 from finetune_operator.worker import Worker
 
@@ -174,7 +174,7 @@ def test_a_create_that_may_work_next_time_says_nothing_of_a_refusal(
 def test_a_job_that_was_never_created_ends_the_run_with_the_refusal_in_its_message() -> None:
     state = Cluster(spec__runPolicy={"pendingDeadlineSeconds": 60})
     state.step(0, acts=False)
-    state.job["status"] = build_status_manifest(
+    state.job["status"] = status_patch.build_status_manifest(
         stages.record_refused_create(
             observe.observe_job(state.job).status, code=403, text="exceeded quota: one", generation=1, now=objects.at(1)
         ).status

@@ -9,7 +9,7 @@ import cluster_objects as objects
 import pytest
 
 from finetune_api.status import Reason
-from finetune_operator import cluster, logs, observe, settings
+from finetune_operator import logs, observe, settings, status_patch
 from finetune_operator.policies import admission, deadlines, retries, suspend, ttl
 from finetune_operator.policies.suspend import Step
 from finetune_operator.settings import Settings, SettingsError
@@ -231,7 +231,7 @@ def test_a_status_that_cannot_be_ours_is_an_error_not_a_decision() -> None:
     ],
 )
 def test_merge_patches_hold_just_the_difference(old: Any, new: Any, want: Any) -> None:
-    assert cluster.build_merge_patch(old, new) == want
+    assert status_patch.build_merge_patch(old, new) == want
 
 
 # Texts from pods, and logs.

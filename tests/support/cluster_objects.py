@@ -9,7 +9,7 @@ from typing import Any
 from manifests import Manifest, make_manifest
 
 from finetune_api import crd, status
-from finetune_operator import cluster, observe, reconcile
+from finetune_operator import observe, reconcile, status_patch
 from finetune_operator.plan import Plan
 from finetune_operator.settings import Settings
 
@@ -189,7 +189,7 @@ class Cluster:
     def step(self, seconds: float, *, acts: bool = True) -> Plan:
         """Decide and apply; with `acts` False the process dies after the status was written."""
         plan = self.plan(seconds)
-        self.job["status"] = cluster.build_status_manifest(plan.status)
+        self.job["status"] = status_patch.build_status_manifest(plan.status)
         if acts:
             for action in plan.actions:
                 self.apply(action, seconds)
