@@ -146,9 +146,9 @@ def _build_pulls(bench: Bench) -> dict[str, Callable[[], object]]:
     names = [f"{number:04}" for number in range(NUM_LARGE)]
     address = S3Address(BUCKET, "large/")
 
-    def pull_unhashed() -> None:
+    def pull_unhashed(source: Store) -> None:
         with _without_hashing():
-            store.fetch_folder(address, bench.got)
+            source.fetch_folder(address, bench.got)
 
     def pull_boto() -> None:
         for name in names:
@@ -161,10 +161,11 @@ def _build_pulls(bench: Bench) -> dict[str, Callable[[], object]]:
     return {
         "raw": lambda: _copy_raw(bench.fast, bench.got, names),
         "pull": lambda: store.fetch_folder(address, bench.got),
-        "pull unhashed": pull_unhashed,
+        "pull unhashed": lambda: pull_unhashed(store),
         "raw hashed": copy_then_hash,
         "pull boto3": pull_boto,
         "pull capped": lambda: capped.fetch_folder(address, bench.got),
+        "pull capped unhashed": lambda: pull_unhashed(capped),
         "raw capped": lambda: _copy_raw(bench.capped, bench.got, names[:1]),
     }
 
@@ -230,6 +231,9 @@ def _measure(bench: Bench) -> list[Result]:
             "MB/s",
             10.0,
             True,
+        ),
+        Result(
+            "the same without sha256", rate("pull capped unhashed"), rate("raw capped", LARGE_BYTES), "MB/s", 10.0, True
         ),
         Result("push 1 GiB with sha256, against boto3", rate("push"), rate("push boto3"), "MB/s", 1.0, True),
         Result("the same, processor time", cpu["push"], cpu["push boto3"], "CPU-s", 1.0),

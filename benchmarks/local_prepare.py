@@ -12,8 +12,9 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "true"  # as the stage sets it
 
+from finetune_api.run import Stage
 from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import base_model, prepare, rank
+from finetune_trainer import base_model, imports, prepare
 from finetune_trainer.reading import LocalFile
 
 
@@ -30,7 +31,7 @@ def main() -> None:
             "resources": {"gpus": 0},
         }
     )
-    rank.leave_torch_out(spec.model)
+    imports.leave_out(imports.find_unneeded(Stage.PREPARE, spec))
     facts = base_model.load_facts(folder, None, spec.model)
     tokenizer = base_model.load_tokenizer(folder, None, spec.model)
     output.mkdir()

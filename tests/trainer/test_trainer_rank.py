@@ -1,11 +1,8 @@
 """The end of a rank: which exception gives which exit code and reason, and what a user gets to read of it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from training_runs import build_config
 
@@ -76,28 +73,3 @@ def test_half_of_a_surrogate_pair_in_a_message_costs_no_message(tmp_path: Path) 
     assert results.load_result(path) == message.model_copy(
         update={"message": "role (\\ud800) must be known", "remedy": "correct \\udfff"}
     )
-
-
-WITHOUT_TORCH = """
-import sys
-from pathlib import Path
-from finetune_api.spec import ModelSource
-from finetune_trainer import base_model, rank
-
-source = ModelSource(uri="s3://models/encoder/")
-rank.leave_torch_out(source)
-from finetune_trainer import prepare
-facts = base_model.load_facts(Path(sys.argv[1]), None, source)
-tokenizer = base_model.load_tokenizer(Path(sys.argv[1]), None, source)
-print(base_model.find_tasks(facts), tokenizer("a film")["input_ids"][:1], sys.modules["torch"])
-"""
-
-
-def test_the_prepare_stage_reads_a_model_without_importing_torch(tmp_path: Path) -> None:
-    folder = tiny_models.build_encoder(tmp_path / "encoder")
-
-    ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(folder)], capture_output=True, text=True, check=False
-    )
-
-    assert (ended.stdout, ended.stderr) == ("[<Task.SEQUENCE_CLASSIFICATION: 'SequenceClassification'>] [2] None\n", "")

@@ -12,8 +12,7 @@ from pathlib import Path
 from finetune_api import run
 from finetune_api.errors import CUDAOutOfMemory, FineTuneError
 from finetune_api.run import RunConfig, Stage, TerminationMessage
-from finetune_api.spec import ModelSource
-from finetune_trainer import launcher, logs, results, stopping
+from finetune_trainer import imports, launcher, logs, results, stopping
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +34,14 @@ def main() -> int:
 
 def _run_stage(config: RunConfig, scratch: Path) -> TerminationMessage:
     stopping.install_handlers()
+    imports.leave_out(imports.find_unneeded(config.stage, config.spec))
     if config.stage == Stage.PREPARE:
-        leave_torch_out(config.spec.model)
         from finetune_trainer import prepare
 
         return prepare.run(config, scratch)
     from finetune_trainer import recipe
 
     return recipe.run(config, scratch)
-
-
-def leave_torch_out(source: ModelSource) -> None:
-    """Keep transformers from importing torch in this process: a tokenizer needs none of its 400 MB and 3 seconds.
-
-    Only before transformers is imported, which looks for torch once. Reading a GGUF file takes torch.
-    """
-    if not source.uri.endswith(".gguf"):
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None is how Python says "not to be imported"
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing
 
 
 def build_failure(config: RunConfig, error: Exception) -> TerminationMessage:

@@ -50,19 +50,15 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     if int(os.environ.get("RANK", "0")) > 0:
         return _follow(config, scratch)
     exporter.start_exporter()
-    store = Store(config.spec.storage)
-
-    # An attempt whose pod was lost after its commit has already succeeded: report that and train nothing.
-    published = publish.find_published(store, layout, scratch)
-    if published is not None:
-        logger.info("attempt %d has published this run; nothing to train", published.manifest.attempt)
-        publish.upload_current(store, layout, published)
-        _mark_ready(scratch, published.sha256)
-        return _build_end(config, layout, published)
 
     # Fetch while torch is imported: both take seconds, one waits for the network and the other for the processor.
     exporter.record_phase("fetch")
-    fetched = _overlap(lambda: inputs.fetch_inputs(store, layout, config, scratch))
+    store, found = _overlap(lambda: _fetch(config, layout, scratch))
+    if isinstance(found, Published):
+        logger.info("attempt %d has published this run; nothing to train", found.manifest.attempt)
+        publish.upload_current(store, layout, found)
+        _mark_ready(scratch, found.sha256)
+        return _build_end(config, layout, found)
     stopping.check("the fetching of the inputs")
     _mark_ready(scratch, "")
     logger.info("ready to load after %.1f s", time.monotonic() - began)
@@ -71,17 +67,24 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     output = scratch / "attempt"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    trained = _train(config, fetched, scratch, output)
+    trained = _train(config, found, scratch, output)
 
     # Publish: all files, the manifest, the pointer to it.
     exporter.record_phase("publish")
     stopping.check("publishing")
-    published = publish.publish(store, layout, _build_manifest(config, fetched, trained), output)
+    published = publish.publish(store, layout, _build_manifest(config, found, trained), output)
     logger.info("published after %.1f s", time.monotonic() - began)
     return _build_end(config, layout, published, trained)
 
 
-def _overlap(fetch: Callable[[], Inputs]) -> Inputs:
+def _fetch(config: RunConfig, layout: RunLayout, scratch: Path) -> tuple[Store, Published | Inputs]:
+    """Fetch the inputs; or what was published, where an attempt whose pod was lost had done so already."""
+    store = Store(config.spec.storage)
+    published = publish.find_published(store, layout, scratch)
+    return store, published or inputs.fetch_inputs(store, layout, config, scratch)
+
+
+def _overlap(fetch: Callable[[], tuple[Store, Published | Inputs]]) -> tuple[Store, Published | Inputs]:
     """Import torch and what stands on it while `fetch` runs."""
     # At import bitsandbytes asks for a package of faster CPU kernels that is no dependency of ours: cosmetic.
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels" not in record.getMessage())
