@@ -75,9 +75,20 @@ async def _measure_round(kubeconfig: Path, namespace: str) -> Times:
             await asyncio.sleep(0.1)
         watching.cancel()
         jobs = await client.list_items(f"/apis/batch/v1/namespaces/{namespace}/jobs")
+        await _clear(client, namespace)
     counts = Counter(job["metadata"]["labels"][group.LABEL_JOB] for job in jobs)
     assert counts == dict.fromkeys(times.sent, 1), counts
     return times
+
+
+async def _clear(client: LoadClient, namespace: str) -> None:
+    """Delete what the round made, so that every round meets the same API server."""
+    await client.delete_all(operator_process.build_path(namespace))
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while await client.list_items(f"/api/v1/namespaces/{namespace}/pods"):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"pods of namespace {namespace} are still there after {_DEADLINE_SECONDS:.0f} s")
+        await asyncio.sleep(0.5)
 
 
 def _compute_percentile(values: list[float], percent: float) -> float:

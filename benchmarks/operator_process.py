@@ -121,6 +121,10 @@ class LoadClient:
             items: list[Manifest] = (await answer.json())["items"]
             return items
 
+    async def delete_all(self, path: str) -> None:
+        """Delete all objects of a collection."""
+        await self._send("DELETE", path, {}, "application/json")
+
     async def watch(self, path: str) -> AsyncIterator[Manifest]:
         """Yield the events of a collection from now on, those that stand for what is there already first."""
         timeout = aiohttp.ClientTimeout(total=None)
