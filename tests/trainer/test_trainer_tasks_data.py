@@ -11,7 +11,7 @@ import transformers
 
 from finetune_api.errors import DataError, ModelError
 from finetune_api.spec import Task
-from finetune_trainer import tasks
+from finetune_trainer import dataset, tasks
 from finetune_trainer.dataset import IGNORED, Part, Sample, TokenizedRow
 from finetune_trainer.records import Findings, Record
 from finetune_trainer.tasks import causal_lm, instruction_tuning, sequence_classification
@@ -53,6 +53,19 @@ def learned(row: TokenizedRow, tokenizer: Any) -> list[str]:
 
 def tokenize(sample: Sample, tokenizer: Any, max_length: int = 100) -> TokenizedRow:
     return instruction_tuning.tokenize_batch([sample], tokenizer, max_length, {})[0]
+
+
+@pytest.mark.parametrize("add_special_tokens", [True, False])
+def test_texts_are_encoded_whole_as_a_call_of_the_tokenizer_would(
+    encoder: Any, decoder: Any, *, add_special_tokens: bool
+) -> None:
+    texts = ["The dog runs.", "", "Ein Käfer 🐞 läuft weg. " * 40, "<|im_end|> is text here\n\n"]
+    for tokenizer in (encoder, decoder):
+        want = tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]
+        # Both as a tokenizer.json may have them.
+        tokenizer.backend_tokenizer.enable_truncation(8)
+        tokenizer.backend_tokenizer.enable_padding()
+        assert dataset.encode_texts(tokenizer, texts, add_special_tokens=add_special_tokens) == want
 
 
 def test_every_task_that_a_spec_may_name_is_registered() -> None:

@@ -7,10 +7,14 @@ tokens carry a label is decided by the task.
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from finetune_api.errors import DataError
 from finetune_trainer import records
 from finetune_trainer.records import Findings, Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 """Label of a token that is not learned: PyTorch's default for `ignore_index`."""
@@ -59,6 +63,23 @@ class TokenizedRow:
     labels: list[int] | None = None
     token_type_ids: list[int] | None = None
     is_truncated: bool = False
+
+
+def encode_texts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, add_special_tokens: bool = True
+) -> list[list[int]]:
+    """Return the whole texts' token ids, as calling the tokenizer would.
+
+    That would also find the place of each token in its text and wrap every answer: a fifth of the time (measured:
+    SmolLM2, tokenizers 0.23).
+    """
+    backend = tokenizer.backend_tokenizer
+    # Only changed where they are on: several threads use it.
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    return [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
 
 def find_columns(

@@ -47,9 +47,8 @@ def tokenize_batch(
 ) -> list[TokenizedRow]:
     """Turn samples into tokens, each its own label, and the end-of-text token; cut to `max_length`."""
     del label_ids
-    texts = [sample.parts[0].text for sample in samples]
     rows = []
-    for ids in tokenizer(texts, return_attention_mask=False, return_token_type_ids=False)["input_ids"]:
+    for ids in dataset.encode_texts(tokenizer, [sample.parts[0].text for sample in samples]):
         whole = ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
         kept = whole[:max_length]
         rows.append(TokenizedRow(kept, labels=kept, is_truncated=len(kept) < len(whole)))

@@ -212,9 +212,7 @@ def _tokenize_rendered(
     """Return the tokens of each text and its cuts counted in tokens."""
     prefixes = [item.text[:cut] for item in items for cut in item.cuts]
     texts = [item.text for item in items]
-    encoded: list[list[int]] = tokenizer(
-        [*texts, *prefixes], add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
-    )["input_ids"]
+    encoded = dataset.encode_texts(tokenizer, [*texts, *prefixes], add_special_tokens=False)
     wholes, heads = encoded[: len(items)], iter(encoded[len(items) :])
     results = []
     for item, ids in zip(items, wholes, strict=True):
@@ -233,6 +231,6 @@ def _tokenize_pieces(item: _Rendered, tokenizer: "PreTrainedTokenizerBase") -> t
     ids: list[int] = []
     cuts: list[int] = []
     for piece in pieces:
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
+        ids += dataset.encode_texts(tokenizer, [piece], add_special_tokens=False)[0] if piece else []
         cuts.append(len(ids))
     return ids, cuts[:-1]
