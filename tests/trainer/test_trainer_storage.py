@@ -185,7 +185,6 @@ def many_small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "_LARGEST_RANGE_BYTES", MIB // 4)
     monkeypatch.setattr(ranges, "_SMALLEST_RANGE_BYTES", MIB // 4)
     monkeypatch.setattr(ranges, "FIRST_WORKERS", 1)
-    monkeypatch.setattr(ranges, "_LEAST_GAIN", 0)
     monkeypatch.setattr(download, "_WINDOW_SECONDS", 0.001)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -73,7 +72,6 @@ class _Download:
 
     def _supervise(self, workers: ThreadPoolExecutor) -> None:
         running: set[Future[None]] = {workers.submit(self._work) for _ in range(self._pace.workers)}
-        then = time.monotonic()
         while running:
             done, running = wait(running, _WINDOW_SECONDS, FIRST_EXCEPTION)
             for worker in done:
@@ -82,8 +80,8 @@ class _Download:
                 if done or self._traffic.num_chunks < self._pace.workers:
                     continue
                 traffic, self._traffic = self._traffic, Traffic()
-            before, began, then = self._pace.workers, then, time.monotonic()
-            added = self._pace.adapt(traffic, then - began) - before
+            before = self._pace.workers
+            added = self._pace.adapt(traffic) - before
             running |= {workers.submit(self._work) for _ in range(added)}
 
     def _work(self) -> None:
@@ -100,10 +98,11 @@ class _Download:
             if self._digests[index].add(offset, chunk):
                 self._catch_ups.append(self._hashers.submit(self._catch_up, index))
             offset += len(chunk)
-            with self._lock:
-                # The first chunk of several is always waited for: for the answer, not for the bytes.
-                is_first_of_several = offset - len(chunk) == part.start and offset < part.end
-                self._traffic.add(len(chunk), None if is_first_of_several else is_late)
+            # The first chunk of several is always waited for: for the answer, not for the bytes.
+            is_first_of_several = offset - len(chunk) == part.start and offset < part.end
+            if not is_first_of_several:
+                with self._lock:
+                    self._traffic.add(is_late=is_late)
             if self._progress is not None:
                 self._progress(len(chunk))
 

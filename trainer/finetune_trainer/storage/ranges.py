@@ -1,8 +1,8 @@
 """Which bytes are asked for next, and over how many connections. Pure: no requests, no clock.
 
 Few connections with large ranges cost least where one is fast; many are needed where a store caps each. So a transfer
-begins with few and doubles them while most chunks are waited for and the last doubling paid. Where data waits for this
-process, as on a fast network or with little processor, more connections would only cost more.
+begins with few and adds the rest once most chunks are waited for. Where data waits for this process, as on a fast
+network or with little processor, more connections would only cost more.
 """
 
 import threading
@@ -14,8 +14,6 @@ from finetune_trainer.storage.listing import RemoteFile
 
 FIRST_WORKERS = 4
 """Connections a transfer begins with. Measured, 2026, two cores: one fast store is read fastest over two to four."""
-_LEAST_GAIN = 1.2
-"""What a doubling of the connections must have brought for another one (a choice)."""
 _LARGEST_RANGE_BYTES = 64 * 2**20
 _SMALLEST_RANGE_BYTES = 8 * 2**20
 
@@ -33,38 +31,31 @@ class Range:
 class Traffic:
     """What arrived over all connections in a while."""
 
-    num_bytes: int = 0
     num_chunks: int = 0
     num_late: int = 0
     """Chunks that were waited for."""
 
-    def add(self, num_bytes: int, is_late: bool | None) -> None:
-        """Count a chunk; one of which it means nothing whether it was waited for counts by its bytes alone."""
-        self.num_bytes += num_bytes
-        if is_late is not None:
-            self.num_chunks += 1
-            self.num_late += is_late
+    def add(self, *, is_late: bool) -> None:
+        """Count a chunk."""
+        self.num_chunks += 1
+        self.num_late += is_late
 
 
 @dataclass
 class Pace:
-    """How many connections there should be."""
+    """How many connections there should be: few, and all once data is waited for."""
 
     workers: int = FIRST_WORKERS
-    _rate_before: float = 0.0
 
-    def adapt(self, traffic: Traffic, seconds: float) -> int:
+    def adapt(self, traffic: Traffic) -> int:
         """Return the number of connections wanted from now on; it never falls.
 
         Args:
             traffic: what arrived since the last call: about a chunk of each connection at least.
-            seconds: how long that took.
         """
-        rate = traffic.num_bytes / seconds
-        if 2 * traffic.num_late < traffic.num_chunks or rate < _LEAST_GAIN * self._rate_before:
-            return self.workers
-        self._rate_before = rate
-        self.workers = min(MAX_WORKERS, self.workers * 2)
+        # Not in steps: the time each takes to show what it brought is lost to a store that caps.
+        if 2 * traffic.num_late >= traffic.num_chunks:
+            self.workers = MAX_WORKERS
         return self.workers
 
 
