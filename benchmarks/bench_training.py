@@ -36,7 +36,7 @@ def build_decoder() -> Any:
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=384,
-        intermediate_size=1024,
+        intermediate_size=1344,
         num_hidden_layers=6,
         num_attention_heads=6,
         max_position_embeddings=LONGEST,
