@@ -185,7 +185,8 @@ def test_an_image_that_cannot_be_pulled_stalls_the_run(stage: Stage) -> None:
 def test_a_missing_secret_is_named(stage: Stage) -> None:
     run = stage.submit("no-secret")
     run.wait_pod("prepare").hold("CreateContainerConfigError", 'secret "s3-credentials" not found')
-    stalled = run.wait("stalled", lambda now: get_conditions(now)["Stalled"][0] == "True")
+    # As above: that the pod has no node may have been told before.
+    stalled = run.wait("stalled", lambda now: get_conditions(now)["Stalled"] == ("True", "ReferenceNotFound"))
     assert get_conditions(stalled)["Ready"] == ("False", "ReferenceNotFound")
     [message] = [item["message"] for item in stalled["conditions"] if item["type"] == "Stalled"]
     assert message == 'the container can\'t be set up: secret "s3-credentials" not found'
