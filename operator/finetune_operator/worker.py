@@ -93,6 +93,8 @@ class Worker:
         is_new = resource == group.PLURAL and event_type == "ADDED"
         if is_new:
             self._newcomers[key] = dict(body)
+        elif resource == group.PLURAL:
+            self._newcomers.pop(key, None)
         self._queue.add(key, -NEWCOMER_LEAD_SECONDS if is_new else 0.0)
         self._metrics.queue_depth.set(len(self._queue))
 

@@ -165,6 +165,16 @@ def test_a_new_run_is_decided_on_what_its_event_says() -> None:
     assert api.requests[0][2]["metadata"] == {"resourceVersion": state.job["metadata"]["resourceVersion"]}
 
 
+def test_a_new_run_that_was_changed_meanwhile_is_read() -> None:
+    state = Cluster()
+    api = ScriptedApi(lambda method, *_: (200, state.job) if method == "GET" else None)
+    worker = _make_worker(api)
+    worker.enqueue(group.PLURAL, "ADDED", state.job)
+    worker.enqueue(group.PLURAL, "MODIFIED", state.job)
+    asyncio.run(worker._reconcile(KEY))
+    assert api.requests[0][0] == "GET"
+
+
 def test_an_event_that_is_old_news_makes_nothing_and_the_next_look_is_a_read() -> None:
     state = Cluster()
     api = ScriptedApi(lambda method, *_: (200, state.job) if method == "GET" else scripted_api.refuse(409, "changed"))

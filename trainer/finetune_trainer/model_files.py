@@ -1,6 +1,6 @@
-"""The base model as files: which are fetched, what is refused before, whether they are the pinned ones.
+"""The base model as files: what is fetched, in which order, and what is refused before.
 
-Pickled weights are never even downloaded.
+What describes the model comes first, the weights behind. Pickled weights are never even downloaded.
 """
 
 import contextlib

@@ -97,9 +97,9 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
             prepared = prepare_rows(spec, model, files, warnings, _make_empty(scratch / "prepared"))
         except BadRowsError as error:
             raise _publish_findings(store, folder, error) from error
-        weights = pending.wait()
-    model_files.check_pin(spec.model, weights, listing.model.gguf_file)
-    return _publish(config, store, folder, prepared, [_build_input(spec.model.uri, weights), *inputs])
+        entries = pending.wait()
+    model_files.check_pin(spec.model, entries, listing.model.gguf_file)
+    return _publish(config, store, folder, prepared, [_build_input(spec.model.uri, entries), *inputs])
 
 
 def _check_spec(spec: FineTuneJobSpec) -> None:
