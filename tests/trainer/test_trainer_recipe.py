@@ -189,6 +189,18 @@ def test_a_run_leaves_exactly_these_files(bench: RunBench, tmp_path: Path) -> No
     ]
 
 
+def test_the_train_stage_tokenizes_nothing(bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the prepare stage has done this")
+
+    for name in ("__call__", "encode", "apply_chat_template", "_encode_plus"):
+        monkeypatch.setattr(transformers.PreTrainedTokenizerFast, name, refuse)
+
+    end = recipe.run(bench.prepare("CausalLM", "decoder"), tmp_path / "scratch")
+
+    assert (end.exit_code, end.reason) == (0, "Completed")
+
+
 def test_a_model_learns_the_rule_in_its_rows(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare(
         CLASSIFICATION,
