@@ -16,10 +16,10 @@ from pathlib import Path
 from finetune_devcluster import api_client, certificates, kubeconfig, network, ports, processes, waiting
 
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
-# Measured: 2 s on an idle machine with two cores, 2026-11; the rest is room for a loaded one.
 _GO_SETTINGS = {"GOGC": "400", "GOMEMLIMIT": "3GiB"}
 """Go collects its garbage less often: by default that takes a sixth of the API server's processor time under load
 (measured, 2026, 270 requests a second), and everything else shares its few cores."""
+# Measured: 2 s on an idle machine with two cores, 2026-11; the rest is room for a loaded one.
 _READY_DEADLINE_SECONDS = 90.0
 
 

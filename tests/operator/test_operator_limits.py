@@ -1,22 +1,11 @@
 """What holds a run back or ends it: suspension, deadlines, the queue."""
 
-from typing import Any
-
 import cluster_objects as objects
 import pytest
 from cluster_objects import Cluster, to_prepare, to_train
 
 from finetune_operator.plan import DeleteJob, PatchJob
 from finetune_operator.settings import Settings
-
-
-def _kinds(plan: Any) -> list[str]:
-    return [type(action).__name__ for action in plan.actions]
-
-
-def _events(plan: Any) -> list[str]:
-    return [event.reason for event in plan.events]
-
 
 # Suspension.
 
@@ -40,14 +29,14 @@ def test_a_suspended_job_on_its_way_out_is_waited_for() -> None:
     cluster.job["spec"]["runPolicy"]["suspend"] = True
     cluster.step(32, acts=False)
     cluster.children[-1]["metadata"]["deletionTimestamp"] = objects.time_text(32)
-    assert _kinds(cluster.step(33)) == []
+    assert objects.list_kinds(cluster.step(33)) == []
     assert cluster.status["phase"] == "Training"
     # A change of mind comes too late for this attempt: it ends, and the next one begins.
     cluster.job["spec"]["runPolicy"]["suspend"] = False
-    assert _kinds(cluster.step(34)) == []
+    assert objects.list_kinds(cluster.step(34)) == []
     cluster.remove_child(cluster.children[-1])
     plan = cluster.step(40)
-    assert _kinds(plan) == ["CreateJob"]
+    assert objects.list_kinds(plan) == ["CreateJob"]
     assert [(item["cause"], item["counted"]) for item in cluster.status["attempts"][:-1]] == [
         ("Completed", False),
         ("Suspended", False),
@@ -61,13 +50,13 @@ def test_suspended_time_is_neither_running_nor_pending_time() -> None:
     cluster.job["spec"]["runPolicy"]["suspend"] = True
     cluster.step(42)
     plan = cluster.step(43)
-    assert (cluster.status["phase"], _events(plan)) == ("Suspended", ["Suspended"])
+    assert (cluster.status["phase"], objects.list_reasons(plan)) == ("Suspended", ["Suspended"])
     assert "pendingSince" not in cluster.status
     cluster.step(100_000)
     assert cluster.status["phase"] == "Suspended"
     cluster.job["spec"]["runPolicy"]["suspend"] = False
     plan = cluster.step(100_001)
-    assert _events(plan) == ["Resumed", "JobCreated"]
+    assert objects.list_reasons(plan) == ["Resumed", "JobCreated"]
     assert cluster.status["pendingSince"] == objects.time_text(100_001)
 
 
@@ -104,7 +93,7 @@ def test_running_time_is_summed_over_attempts_and_ends_the_run() -> None:
     assert cluster.status["phase"] == "Training"
     plan = cluster.step(120)
     assert cluster.status["failure"]["reason"] == "DeadlineExceeded"
-    assert _kinds(plan) == ["DeleteJob", "PatchJob"]
+    assert objects.list_kinds(plan) == ["DeleteJob", "PatchJob"]
     assert cluster.status["attempts"][-1]["cause"] == "DeadlineExceeded"
 
 
@@ -157,7 +146,7 @@ def test_the_jobs_own_deadline_is_no_end_while_the_run_has_time_left() -> None:
     last = cluster.status["attempts"][-1]
     assert "failure" not in cluster.status
     assert (last["cause"], last["counted"], cluster.status.get("failedAttempts", 0)) == ("PodDisrupted", False, 0)
-    assert _kinds(cluster.step(end + 30)) == ["CreateJob"]
+    assert objects.list_kinds(cluster.step(end + 30)) == ["CreateJob"]
 
 
 def test_the_jobs_own_deadline_is_the_end_once_the_running_time_is_used_up() -> None:
@@ -182,7 +171,7 @@ def test_a_pod_swapped_between_two_passes_makes_no_running_time_of_the_wait(is_s
     if not is_seen:
         cluster.pods.remove(first)
     plan = cluster.step(510)
-    assert _events(plan) == (["PodDisrupted"] if is_seen else [])
+    assert objects.list_reasons(plan) == (["PodDisrupted"] if is_seen else [])
     assert cluster.status["attempts"][-1]["activeSeconds"] == want
     assert cluster.step(520).status == cluster.plan(520).status
     assert cluster.status["attempts"][-1]["activeSeconds"] == want, "once, not in every pass"
@@ -225,7 +214,7 @@ def test_preemption_uses_no_attempt_and_stops_the_clock() -> None:
     cluster.children[-1]["spec"]["suspend"] = True
     cluster.pods.remove(pod)
     plan = cluster.step(90)
-    assert (_events(plan), plan.attempt_ends) == (["Preempted"], ("preempted",))
+    assert (objects.list_reasons(plan), plan.attempt_ends) == (["Preempted"], ("preempted",))
     assert (cluster.status["attempts"][-1]["activeSeconds"], cluster.status["pendingSince"]) == (
         60,
         objects.time_text(90),

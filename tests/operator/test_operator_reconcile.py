@@ -10,14 +10,6 @@ from finetune_api.status import ConditionType
 from finetune_operator.plan import PatchJob
 
 
-def _kinds(plan: Any) -> list[str]:
-    return [type(action).__name__ for action in plan.actions]
-
-
-def _events(plan: Any) -> list[str]:
-    return [event.reason for event in plan.events]
-
-
 def test_the_newest_pod_counts_when_the_first_was_disrupted() -> None:
     cluster = to_prepare()
     first = cluster.add_pod(0)
@@ -25,7 +17,7 @@ def test_the_newest_pod_counts_when_the_first_was_disrupted() -> None:
     cluster.step(2)
     objects.end_pod(first, 143, 30, disruption="Eviction: node drained")
     plan = cluster.step(31)
-    assert _events(plan) == ["PodDisrupted"]
+    assert objects.list_reasons(plan) == ["PodDisrupted"]
     assert plan.attempt_ends == ("disruption",)
     assert (cluster.status["attempts"][0]["activeSeconds"], cluster.status["phase"]) == (29, "Validating")
     second = cluster.add_pod(40)
@@ -45,8 +37,8 @@ def test_the_first_visit_sets_every_condition_and_creates_the_prepare_job() -> N
     cluster = Cluster()
     plan = cluster.step(0)
     assert {item["type"] for item in cluster.status["conditions"]} == {item.value for item in ConditionType}
-    assert _kinds(plan) == ["CreateJob"]
-    assert _events(plan) == ["JobCreated"]
+    assert objects.list_kinds(plan) == ["CreateJob"]
+    assert objects.list_reasons(plan) == ["JobCreated"]
     assert cluster.status["attempts"] == [
         {
             "number": 1,
@@ -101,7 +93,7 @@ def test_early_stopping_is_a_success_by_its_own_name() -> None:
     cluster.end(0, 60, text)
     plan = cluster.step(60)
     assert cluster.get_condition("Succeeded")[:2] == ("True", "EarlyStopped")
-    assert _events(plan) == ["Succeeded"]
+    assert objects.list_reasons(plan) == ["Succeeded"]
 
 
 def test_a_message_that_is_gone_is_settled_by_another_attempt_that_counts_nothing() -> None:
@@ -129,8 +121,8 @@ def test_a_crash_between_status_and_create_is_made_good_without_a_new_attempt() 
     cluster = Cluster()
     cluster.step(0, acts=False)
     plan = cluster.step(5)
-    assert _kinds(plan) == ["CreateJob"]
-    assert (len(cluster.status["attempts"]), _events(plan)) == (1, [])
+    assert objects.list_kinds(plan) == ["CreateJob"]
+    assert (len(cluster.status["attempts"]), objects.list_reasons(plan)) == (1, [])
 
 
 def test_a_job_seen_once_and_gone_is_deleted_not_missing() -> None:
@@ -139,7 +131,7 @@ def test_a_job_seen_once_and_gone_is_deleted_not_missing() -> None:
     cluster.remove_child(cluster.children[0])
     plan = cluster.step(2)
     assert cluster.status["attempts"][0]["cause"] == "JobDeleted"
-    assert (_events(plan), plan.attempt_ends) == (["AttemptFailed"], ("error",))
+    assert (objects.list_reasons(plan), plan.attempt_ends) == (["AttemptFailed"], ("error",))
     assert cluster.step(3).actions == (), "counted once, not at every sight"
     assert cluster.status["failedAttempts"] == 1
 
@@ -150,8 +142,8 @@ def test_a_job_of_the_same_name_but_another_uid_is_not_ours_any_more() -> None:
     cluster.children[0]["metadata"]["uid"] = "another"
     plan = cluster.step(2)
     assert cluster.status["attempts"][0]["cause"] == "JobDeleted"
-    assert _kinds(plan) == ["DeleteJob"], "it must be gone before the next attempt"
-    assert _kinds(cluster.step(31)) == ["CreateJob"]
+    assert objects.list_kinds(plan) == ["DeleteJob"], "it must be gone before the next attempt"
+    assert objects.list_kinds(cluster.step(31)) == ["CreateJob"]
 
 
 def test_a_strangers_job_ends_the_run_and_stays() -> None:
@@ -173,10 +165,10 @@ def test_the_next_attempt_waits_for_pods_that_are_still_there() -> None:
     cluster.children.clear()
     cluster.step(2)
     plan = cluster.step(100)
-    assert (_kinds(plan), cluster.status["phase"]) == ([], "Pending")
+    assert (objects.list_kinds(plan), cluster.status["phase"]) == ([], "Pending")
     assert "former attempt" in cluster.get_condition("Ready")[2]
     cluster.pods.clear()
-    assert _kinds(cluster.step(101)) == ["CreateJob"]
+    assert objects.list_kinds(cluster.step(101)) == ["CreateJob"]
 
 
 def _leave_pod(**edits: Any) -> Cluster:
@@ -213,7 +205,7 @@ def test_a_former_attempts_pod_that_cannot_be_removed_stalls_the_run() -> None:
     cluster.pods[0]["metadata"]["deletionTimestamp"] = objects.time_text(10)
     assert cluster.step(100).requeue_after == 10 + 300 - 100 + 1
     plan = cluster.step(311)
-    assert _events(plan) == ["NodeUnreachable"]
+    assert objects.list_reasons(plan) == ["NodeUnreachable"]
     assert cluster.get_condition("Stalled")[:2] == ("True", "NodeUnreachable")
     assert "taint it out-of-service" in cluster.get_condition("Stalled")[2]
 
@@ -243,7 +235,7 @@ def test_only_pods_of_this_run_are_waited_for(sentence: str, metadata: Any, is_a
     [pod] = cluster.pods
     pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] = attempt["job"]
     pod["metadata"] |= metadata
-    assert _kinds(cluster.step(100)) == ([] if is_awaited else ["CreateJob"])
+    assert objects.list_kinds(cluster.step(100)) == ([] if is_awaited else ["CreateJob"])
 
 
 def test_a_pod_that_cannot_be_removed_is_told() -> None:
@@ -255,7 +247,7 @@ def test_a_pod_that_cannot_be_removed_is_told() -> None:
     assert cluster.get_condition("TerminationStuck")[0] == "False"
     plan = cluster.step(10 + 301)
     assert cluster.get_condition("TerminationStuck")[:2] == ("True", "NodeUnreachable")
-    assert "NodeUnreachable" in _events(plan)
+    assert "NodeUnreachable" in objects.list_reasons(plan)
 
 
 def test_an_object_on_its_way_out_is_left_to_the_garbage_collector() -> None:
@@ -274,7 +266,7 @@ def test_after_the_end_only_the_ttl_is_cared_for() -> None:
     cluster.step(21)
     cluster.end(0, 60, objects.build_trained_message())
     plan = cluster.step(60)
-    assert _kinds(plan) == ["PatchJob", "PatchJob"]
+    assert objects.list_kinds(plan) == ["PatchJob", "PatchJob"]
     final = cluster.status
     assert cluster.step(100).actions == ()
     cluster.job["spec"]["runPolicy"]["ttlSecondsAfterFinished"] = 5
@@ -292,7 +284,7 @@ def test_a_crash_before_the_clean_up_is_made_good() -> None:
     cluster.step(21)
     cluster.step(90, acts=False)
     assert cluster.status["failure"]["reason"] == "PendingDeadlineExceeded"
-    assert _kinds(cluster.step(100)) == ["DeleteJob", "PatchJob"]
+    assert objects.list_kinds(cluster.step(100)) == ["DeleteJob", "PatchJob"]
 
 
 def test_a_finished_run_follows_the_generation_and_nothing_else() -> None:

@@ -165,6 +165,16 @@ def build_trained_message(attempt: int = 1, **fields: Any) -> str:
     )
 
 
+def list_kinds(plan: Plan) -> list[str]:
+    """Return the kinds of a plan's actions."""
+    return [type(action).__name__ for action in plan.actions]
+
+
+def list_reasons(plan: Plan) -> list[str]:
+    """Return the reasons of a plan's Events."""
+    return [event.reason for event in plan.events]
+
+
 class Cluster:
     """One FineTuneJob and its children, changed by plans as an API server would be."""
 

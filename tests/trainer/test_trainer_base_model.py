@@ -11,7 +11,6 @@ from typing import Any
 import gguf
 import numpy
 import pytest
-import tiny_models
 import transformers
 
 from finetune_api.errors import ConfigError, FineTuneError, ModelError
@@ -24,13 +23,13 @@ ENCODER_LAYERS = {"query", "key", "value", "dense"}
 
 
 @pytest.fixture(scope="module")
-def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.build_encoder(tmp_path_factory.mktemp("encoder"))
+def encoder_folder(models: dict[str, Path]) -> Path:
+    return models["encoder"]
 
 
 @pytest.fixture(scope="module")
-def decoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.build_decoder(tmp_path_factory.mktemp("decoder"))
+def decoder_folder(models: dict[str, Path]) -> Path:
+    return models["decoder"]
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,8 @@ PROMPT = {"prompt": "prompt", "completion": "completion"}
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tiny_models.build_encoder(tmp_path_factory.mktemp("encoder"))
-    return transformers.AutoTokenizer.from_pretrained(folder)
+def encoder(models: dict[str, Path]) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(models["encoder"])
 
 
 @pytest.fixture

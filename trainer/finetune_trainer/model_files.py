@@ -141,7 +141,7 @@ def fetch_behind(store: Store, files: ModelFiles, folder: Path, weights_folder: 
     here = store.fetch_files(others, folder, stopping.build_progress(FETCHING))
     for file in weights:
         stopping.check(FETCHING)
-        _lay_out(store, file, folder / file.name)
+        _fetch_header(store, file, folder)
     is_given_up = threading.Event()
 
     def go_on(_num_bytes: int) -> None:
@@ -161,16 +161,14 @@ class _GivenUp(Exception):  # noqa: N818 - nobody is told
     """Nobody waits for the weights any more."""
 
 
-def _lay_out(store: Store, file: RemoteFile, path: Path) -> None:
-    """Write the header of a safetensors file and nothing behind it: a sparse file of the whole size.
+def _fetch_header(store: Store, file: RemoteFile, folder: Path) -> None:
+    """Fetch the header of a safetensors file and nothing behind it.
 
     Its first 8 bytes are the header's length, little-endian (https://huggingface.co/docs/safetensors). What reads the
-    header checks it against the size, so a file that was cut short is noticed here.
+    header checks it against the file's size, so one that was cut short is noticed here.
     """
     content = store.read_range(file, 0, _FIRST_BYTES)
     length = min(8 + int.from_bytes(content[:8], "little"), _MAX_HEADER_BYTES)
     if length > len(content):
         content += store.read_range(file, len(content), length - len(content))
-    with path.open("wb") as target:
-        target.write(content)
-        target.truncate(file.size)
+    store.lay_out(file, content, folder)

@@ -30,12 +30,23 @@ def fetch_files(
     root.mkdir(parents=True, exist_ok=True)
     with rooted.open_folder(root) as root_fd:
         for file in files:
-            with (
-                rooted.disk_errors(file),
-                rooted.open_below(root_fd, file.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as target,
-            ):
-                os.ftruncate(target, file.size)
+            lay_out(file, root_fd, b"")
         return _Download(connection, files, root_fd, progress).run()
+
+
+def lay_out(file: RemoteFile, root_fd: int, content: bytes) -> None:
+    """Make the file of an object in its whole size, with nothing but its first bytes in it.
+
+    Raises:
+        ConfigError: the disk is full.
+        DataError: the object has a name that can't be a file.
+    """
+    with (
+        rooted.disk_errors(file),
+        rooted.open_below(root_fd, file.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as target,
+    ):
+        os.ftruncate(target, file.size)
+        _write(target, memoryview(content), 0)
 
 
 class _Download:

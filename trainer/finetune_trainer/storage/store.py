@@ -9,7 +9,7 @@ from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import ConfigError, DataError, StorageUnavailable
 from finetune_api.spec import Storage
 from finetune_trainer import exporter
-from finetune_trainer.storage import body, download, failures, listing, transfer, upload
+from finetune_trainer.storage import body, download, failures, listing, rooted, transfer, upload
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.transfer import Progress
@@ -66,6 +66,15 @@ class Store:
             DataError: as `list_files` and `fetch_files`.
         """
         return self.fetch_files(self.list_files(address), root, progress)
+
+    def lay_out(self, file: RemoteFile, content: bytes, root: Path) -> None:
+        """Write an object's first bytes below `root`, to a sparse file of its whole size.
+
+        Raises:
+            DataError: its name can't lie below `root`.
+        """
+        with rooted.open_folder(root) as root_fd:
+            download.lay_out(file, root_fd, content)
 
     def upload_file(self, path: Path, address: S3Address, progress: Progress | None = None) -> FileEntry:
         """Upload one file, in parts when it is large, and check the size that arrived.
