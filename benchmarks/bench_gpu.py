@@ -117,9 +117,7 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
         | {"method": {"kind": method, "quantization": quantization, "lora": {"rank": 16, "dropout": "0"}}}
     )
     objective = build_objective("AutoModelForCausalLM", False)
-    loaded = model.load_base(
-        folder, None, spec, objective=objective, labels=[], precision=Precision.BFLOAT16, device=device
-    )
+    loaded = model.load_base(folder, spec, objective=objective, labels=[], precision=Precision.BFLOAT16, device=device)
     subject = model.apply_method(loaded, spec, objective)
     if quantization == "None":
         subject.to(device)

@@ -57,9 +57,7 @@ def load_subject(folder: Path, quantization: str) -> Any:
     objective = build_objective("AutoModelForCausalLM", False)
     device = torch.device("cpu")
     torch.manual_seed(arms.SEED)
-    loaded = model.load_base(
-        folder, None, spec, objective=objective, labels=[], precision=Precision.FLOAT32, device=device
-    )
+    loaded = model.load_base(folder, spec, objective=objective, labels=[], precision=Precision.FLOAT32, device=device)
     return model.apply_method(loaded, spec, objective).train()
 
 

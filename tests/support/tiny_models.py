@@ -4,6 +4,7 @@ Hidden size 64, 2 layers. The decoder's pad token is its stop token, as in many 
 show. Nothing is downloaded.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,52 @@ def build_decoder_tokenizer() -> Any:
         chat_template=CHAT_TEMPLATE,
         model_max_length=128,
     )
+
+
+def write_gguf(folder: Path, path: Path) -> Path:
+    """Write the decoder of a folder as a GGUF file with float32 weights, as llama.cpp converts a Llama."""
+    import gguf
+    import transformers
+    from safetensors.numpy import load_file
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    bpe = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    special = set(tokenizer.all_special_tokens)
+    tokens = sorted(bpe["vocab"], key=bpe["vocab"].__getitem__)
+    kinds = [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges([" ".join(pair) for pair in bpe["merges"]])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_chat_template(tokenizer.chat_template)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        count = heads.get(name.split(".")[-2])
+        writer.add_tensor(names.get_name(name, [".weight"]), _interleave(weight, count) if count else weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _interleave(weight: Any, num_heads: int) -> Any:
+    """Reorder the rows of each head: llama.cpp rotates neighbours, transformers the halves."""
+    return weight.reshape(num_heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> Path:

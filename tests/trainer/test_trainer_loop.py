@@ -76,7 +76,6 @@ def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder:
     torch.manual_seed(0)
     loaded = model.load_base(
         folder / "decoder",
-        None,
         config.spec,
         objective=objective,
         labels=[],

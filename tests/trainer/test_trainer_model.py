@@ -36,9 +36,7 @@ def build_spec(**method: Any) -> FineTuneJobSpec:
 
 def load(folder: Path, spec: FineTuneJobSpec, objective: Objective, precision: str = "Float32") -> LoadedModel:
     labels = ["a", "b", "c"] if objective.has_labels else []
-    return model.load_base(
-        folder, None, spec, objective=objective, labels=labels, precision=Precision(precision), device=CPU
-    )
+    return model.load_base(folder, spec, objective=objective, labels=labels, precision=Precision(precision), device=CPU)
 
 
 def list_trained(tuned: Any) -> list[str]:

@@ -7,6 +7,7 @@ code of its own is refused.
 import difflib
 import json
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         parameters = _read_safetensors(folder, where)
     else:
         parameters = _read_gguf(folder / gguf_file, where)
-    config = _load_config(folder, gguf_file, where)
+    config = load_config(folder, gguf_file, source)
     shapes = {name: shape for name, shape, _ in parameters}
     dtypes: dict[str, int] = {}
     for _, shape, dtype in parameters:
@@ -108,7 +109,12 @@ def _check_code(folder: Path, where: str) -> None:
         )
 
 
-def _load_config(folder: Path, gguf_file: str | None, where: str) -> Any:
+def load_config(folder: Path, gguf_file: str | None, source: ModelSource) -> Any:
+    """Load the configuration of a fetched model.
+
+    Raises:
+        ModelError: it can't be loaded.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
@@ -117,7 +123,8 @@ def _load_config(folder: Path, gguf_file: str | None, where: str) -> Any:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
-            f"{where} must have a configuration that can be read; {_shorten(error)}", "upload the model again."
+            f"spec.model.uri ({source.uri}) must have a configuration that can be read; {_shorten(error)}",
+            "upload the model again.",
         ) from error
 
 
@@ -128,13 +135,15 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
         ModelError: it can't be loaded, or needs code of its own.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **arguments
-        )
+        tokenizer: PreTrainedTokenizerBase
+        if gguf_file is None:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            # What AutoTokenizer makes of it too, after it has parsed all metadata for a configuration.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=gguf_file, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
             f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {_shorten(error)}",
@@ -188,14 +197,17 @@ def _load_weight_map(index: Path, where: str) -> dict[str, str]:
 
 
 def _read_gguf(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
+    from transformers.integrations.gguf.reader import GgufHeader
+
     try:
-        reader = gguf.GGUFReader(path)
+        header = GgufHeader.from_file(str(path))
         parameters = [
-            # GGUF names the fastest dimension first.
-            (tensor.name, tuple(reversed([int(size) for size in tensor.shape])), tensor.tensor_type.name)
-            for tensor in reader.tensors
+            (tensor.name, tensor.shape, gguf.GGMLQuantizationType(tensor.ggml_type).name) for tensor in header.tensors
         ]
-    except (ValueError, IndexError, KeyError, OSError, OverflowError) as error:
+        end = max((header.data_start + tensor.offset + tensor.nbytes for tensor in header.tensors), default=0)
+        if end > (size := path.stat().st_size):
+            raise ValueError(f"its weights end at byte {end}, the file at {size}")
+    except (ValueError, LookupError, OSError, OverflowError, MemoryError, struct.error) as error:
         raise ModelError(
             f"{where} must be a whole GGUF file; it is cut short or damaged ({_shorten(error)})",
             "upload the file again.",

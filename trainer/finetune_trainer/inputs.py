@@ -33,7 +33,7 @@ class Inputs:
     data: Path
     base: Path
     gguf_file: str | None
-    """Name of the one file in `base`, for a GGUF model."""
+    """Name of the file in `base` that the model came as, for a GGUF model; the files beside it are unpacked from it."""
 
 
 def fetch_prepared(store: Store, layout: RunLayout, reference: PreparedReference, folder: Path) -> PreparedManifest:

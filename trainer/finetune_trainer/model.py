@@ -4,9 +4,7 @@ safetensors only and never a model's own code. What a checkpoint lacks (a new he
 any method: frozen or left out it would be random weights that nobody could load again.
 """
 
-import copy
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +73,6 @@ def choose_dtype(spec: FineTuneJobSpec, precision: Precision) -> str:
 
 def load_base(
     folder: Path,
-    gguf_file: str | None,
     spec: FineTuneJobSpec,
     *,
     objective: Objective,
@@ -87,7 +84,6 @@ def load_base(
 
     Args:
         folder: local folder of the model.
-        gguf_file: name of the one file in it, for a GGUF model.
         spec: of the run.
         objective: of the task.
         labels: in the order of their ids; empty for tasks without.
@@ -104,8 +100,6 @@ def load_base(
     arguments["dtype"] = getattr(torch, choose_dtype(spec, precision))
     model_class = getattr(transformers, objective.model_class)
     try:
-        if gguf_file is not None:
-            folder = _import_gguf(folder, gguf_file)
         if spec.method.quantization != Quantization.NONE:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             arguments["quantization_config"] = _build_quantization(spec, config, arguments["dtype"])
@@ -124,26 +118,6 @@ def load_base(
         _keep_training_layout(model)
     model.config.use_cache = False
     return LoadedModel(model, new_modules)
-
-
-def _import_gguf(folder: Path, name: str) -> Path:
-    """Turn a GGUF file into a plain model folder and return that.
-
-    transformers dequantizes every weight, but leaves a quantizer on the model that forbids training and saving; the
-    weights move into a fresh model without one.
-    """
-    # The ranks of a pod share the disk; each writes a folder of its own.
-    plain = folder.parent / f"{folder.name}-imported-{os.environ.get('RANK', '0')}"
-    imported = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=name, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-    )
-    config = copy.deepcopy(imported.config)
-    del config.quantization_config
-    model = type(imported)(config)
-    model.load_state_dict(imported.state_dict(), strict=True)
-    model.tie_weights()
-    model.save_pretrained(plain)
-    return plain
 
 
 def _build_quantization(spec: FineTuneJobSpec, config: Any, dtype: torch.dtype) -> Any:

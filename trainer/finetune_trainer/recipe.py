@@ -60,6 +60,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
         _mark_ready(scratch, found.sha256)
         return _build_end(config, layout, found)
     stopping.check("the fetching of the inputs")
+    _unpack_base(config, found)
     _mark_ready(scratch, "")
     logger.info("ready to load after %.1f s", time.monotonic() - began)
 
@@ -95,6 +96,12 @@ def _overlap(fetch: Callable[[], tuple[Store, Published | Inputs]]) -> tuple[Sto
 
         logger.info("%s imported in %.1f s", training.__name__, time.monotonic() - began)
         return pending.result()
+
+
+def _unpack_base(config: RunConfig, fetched: Inputs) -> None:
+    from finetune_trainer import training
+
+    training.unpack_base(config, fetched)
 
 
 def _train(config: RunConfig, fetched: Inputs, scratch: Path, output: Path) -> "Trained":

@@ -24,7 +24,20 @@ from finetune_api.run import RunConfig
 from finetune_api.spec import FineTuneJobSpec, MethodKind, Precision
 from finetune_api.status import ResolvedKey
 from finetune_api.tasks import TASKS
-from finetune_trainer import attention, base_model, card, exporter, loop, memory, model, objective, plan, rows, tasks
+from finetune_trainer import (
+    attention,
+    base_model,
+    card,
+    exporter,
+    gguf_model,
+    loop,
+    memory,
+    model,
+    objective,
+    plan,
+    rows,
+    tasks,
+)
 from finetune_trainer.card import CardFacts
 from finetune_trainer.evaluation import EvaluationReport, Evaluator
 from finetune_trainer.inputs import Inputs
@@ -98,6 +111,17 @@ class _Fitted:
     published_step: int
     is_early_stopped: bool
     progress: ProgressLog
+
+
+def unpack_base(config: RunConfig, inputs: Inputs) -> None:
+    """Turn a base model in one file into a folder that all ranks load; one in a folder stays as it is.
+
+    Raises:
+        ModelError: the file doesn't hold all weights of a known architecture.
+    """
+    if inputs.gguf_file is not None:
+        _quieten_libraries()
+        gguf_model.unpack(inputs.base, inputs.gguf_file, config.spec.model)
 
 
 def train(config: RunConfig, inputs: Inputs, scratch: Path, output: Path) -> Trained:
@@ -176,7 +200,7 @@ def _fit_to_device(
     """Lower the micro-batch to what this GPU's memory holds; the prepare stage has not seen the GPU."""
     if device.type == "cpu":
         return chosen
-    facts = base_model.load_facts(inputs.base, inputs.gguf_file, spec.model)
+    facts = base_model.load_facts(inputs.base, None, spec.model)
     longest = max(max(split.lengths, default=0) for split in splits.values())
     available = torch.cuda.get_device_properties(device).total_memory
     tokens, _ = memory.plan_micro_batch(
@@ -208,14 +232,13 @@ def _load(setup: _Setup) -> _Subject:
     inputs = setup.inputs
     loaded = model.load_base(
         inputs.base,
-        inputs.gguf_file,
         setup.spec,
         objective=setup.objective,
         labels=inputs.prepared.labels,
         precision=setup.precision,
         device=setup.device,
     )
-    tokenizer = base_model.load_tokenizer(inputs.base, inputs.gguf_file, setup.spec.model)
+    tokenizer = base_model.load_tokenizer(inputs.base, None, setup.spec.model)
     pad_token_id = _choose_pad_token(tokenizer, loaded.model)
     tuned = model.apply_method(loaded, setup.spec, setup.objective)
     if not getattr(loaded.model, "is_quantized", False):
