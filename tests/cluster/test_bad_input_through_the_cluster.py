@@ -9,7 +9,7 @@ from bad_inputs import BAD_INPUTS, BUCKET, BadInput
 from manifests import Manifest, edit_manifest, make_manifest
 
 from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import ConditionType, FineTuneJobStatus, find_condition, is_true
+from finetune_api.status import ConditionType, FineTuneJobStatus, Reason, find_condition, is_true
 from finetune_demo import runs
 
 # Twenty-five runs; the deadline below says what they were waiting for.
@@ -39,8 +39,8 @@ def _make_job(case: BadInput, product: Any) -> Manifest:
             spec__output__uri=f"s3://runs/{case.name}",
         )
     )
-    if case.stalls:
-        # Its pod may hold its place on the node for as long as the others run.
+    if case.stalls and case.want_reason != Reason.UNSCHEDULABLE:
+        # Its pod holds its place on the node for as long as the others run, and never computes.
         manifest = edit_manifest(manifest, "spec.resources.cpu", "50m")
     for path, value in case.edits.items():
         manifest = edit_manifest(manifest, path, _fill(value, values))

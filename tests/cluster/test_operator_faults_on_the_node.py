@@ -28,7 +28,7 @@ def rows(product: Any) -> None:
     product.upload("datasets", {"faults/train.jsonl": bad_inputs.write_jsonl(bad_inputs.make_rows())})
 
 
-def _apply(product: Any, name: str, epochs: str = "1") -> None:
+def _apply(product: Any, name: str, epochs: str) -> None:
     manifest = make_manifest(
         name=name,
         namespace=NAMESPACE,
@@ -80,35 +80,46 @@ def _kill_operator(product: Any) -> None:
 
 
 MOMENTS: dict[str, Callable[[FineTuneJobStatus], bool]] = {
-    "just-applied": lambda _: True,
-    "prepare-recorded": lambda status: bool(status.attempts),
-    "validating": lambda status: status.phase == Phase.VALIDATING,
+    "just applied": lambda _: True,
+    "prepare recorded": lambda status: bool(status.attempts),
+    "validating": lambda status: (
+        status.phase == Phase.VALIDATING or is_true(status.conditions, ConditionType.VALIDATED)
+    ),
     "validated": lambda status: is_true(status.conditions, ConditionType.VALIDATED),
     "training": lambda status: status.phase == Phase.TRAINING,
 }
 
 
-@pytest.fixture
-def fresh_operator(product: Any) -> None:
-    """An operator pod that never died: the kubelet lets the next one of a pod wait longer each time, for minutes."""
-    product.replace_operator()
+@pytest.fixture(scope="module")
+def killed(product: Any) -> FineTuneJobStatus:
+    """The end of the run `killed`, whose operator was killed at every one of the moments."""
+    _apply(product, "killed", epochs="10")
+    for is_reached in MOMENTS.values():
+        _wait(product, "killed", is_reached)
+        _kill_operator(product)
+    return _wait(product, "killed", runs.is_finished)
 
 
-@pytest.mark.usefixtures("fresh_operator")
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_ends_the_same_when_the_operator_is_killed(moment: str, product: Any) -> None:
-    name = f"killed-{moment}"
-    _apply(product, name)
-    _wait(product, name, MOMENTS[moment])
-    _kill_operator(product)
-    status = _wait(product, name, runs.is_finished)
-    assert status.phase == Phase.SUCCEEDED, status.failure
-    assert [(attempt.stage, attempt.number) for attempt in status.attempts] == [("prepare", 1), ("train", 1)]
-    assert product.list_jobs(NAMESPACE, name) == sorted(attempt.job for attempt in status.attempts)
+def test_a_run_ends_the_same_when_the_operator_is_killed_at_five_moments(
+    killed: FineTuneJobStatus, product: Any
+) -> None:
+    assert killed.phase == Phase.SUCCEEDED, killed.failure
+    assert [(attempt.stage, attempt.number) for attempt in killed.attempts] == [("prepare", 1), ("train", 1)]
+    assert product.list_jobs(NAMESPACE, "killed") == sorted(attempt.job for attempt in killed.attempts)
+
+
+def test_trainer_pods_meet_pod_security_restricted_and_carry_no_token(killed: FineTuneJobStatus, product: Any) -> None:
+    pods = product.list_pods(NAMESPACE, "killed")
+    assert [pod["metadata"]["labels"][group.LABEL_STAGE] for pod in pods] == ["prepare", "train"]
+    for pod in pods:
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        environment = {item["name"]: item for item in pod["spec"]["containers"][0]["env"]}
+        assert "value" not in environment["AWS_SECRET_ACCESS_KEY"]
 
 
 def test_a_suspended_run_has_no_pods_and_goes_on_with_the_next_attempt(product: Any) -> None:
-    _apply(product, "paused", epochs="40")
+    _apply(product, "paused", epochs="10")
     _wait(product, "paused", lambda status: status.phase == Phase.TRAINING)
     product.patch_job(NAMESPACE, "paused", {"spec": {"runPolicy": {"suspend": True}}})
     status = _wait(product, "paused", lambda status: is_true(status.conditions, ConditionType.SUSPENDED))
@@ -132,15 +143,3 @@ def test_deleting_a_running_job_removes_its_jobs_and_pods_and_publishes_nothing(
     assert product.list_jobs(NAMESPACE, "dropped") == []
     assert product.list_pods(NAMESPACE, "dropped") == []
     assert [key for key in product.list_keys("runs", "dropped") if key.endswith("manifest.json")] == []
-
-
-def test_trainer_pods_meet_pod_security_restricted_and_carry_no_token(product: Any) -> None:
-    _apply(product, "pod-facts")
-    _wait(product, "pod-facts", runs.is_finished)
-    pods = product.list_pods(NAMESPACE, "pod-facts")
-    assert [pod["metadata"]["labels"][group.LABEL_STAGE] for pod in pods] == ["prepare", "train"]
-    for pod in pods:
-        assert pod["spec"]["automountServiceAccountToken"] is False
-        assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-        environment = {item["name"]: item for item in pod["spec"]["containers"][0]["env"]}
-        assert "value" not in environment["AWS_SECRET_ACCESS_KEY"]

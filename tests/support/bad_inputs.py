@@ -97,6 +97,7 @@ class BadInput:
 TRAIN = "spec.data.0.train.uri"
 
 BAD_INPUTS = (
+    BadInput("diverges", Reason.DIVERGED, ("step",), edits={"spec.method": {"kind": "Full"}, "spec.training.learningRate": "1", "spec.training.epochs": "20", "spec.training.scheduler": "constant"}, want_exit_code=80),
     BadInput("missing-bucket", Reason.REFERENCE_NOT_FOUND, ("s3://no-such-bucket/a.jsonl",), edits={TRAIN: "s3://no-such-bucket/a.jsonl"}, want_exit_code=66),
     BadInput("missing-key", Reason.REFERENCE_NOT_FOUND, ("missing.jsonl",), edits={TRAIN: "{prefix}/missing.jsonl"}, want_exit_code=66),
     BadInput("wrong-credentials", Reason.ACCESS_DENIED, ("s3://",), edits={"spec.storage.secretName": "wrong-credentials"}, want_exit_code=77),
@@ -118,12 +119,12 @@ BAD_INPUTS = (
     BadInput("lora-targets", Reason.MODEL_ERROR, ("spec.method.lora.targetModules", "qproj"), edits={"spec.method.lora": {"targetModules": ["qproj"]}}, want_exit_code=65),
     BadInput("max-length", Reason.CONFIG_ERROR, ("spec.training.maxLength", "4096", "512"), edits={"spec.training.maxLength": 4096}, want_exit_code=78),
     BadInput("empty-split", Reason.DATA_ERROR, ("spec.split.validation", "0 rows"), lambda: {"two.jsonl": write_jsonl(make_rows(4))}, {TRAIN: "{prefix}/two.jsonl", "spec.split.validation": "0.01"}, want_exit_code=65),
-    BadInput("diverges", Reason.DIVERGED, ("step",), edits={"spec.method": {"kind": "Full"}, "spec.training.learningRate": "1", "spec.training.epochs": "20", "spec.training.scheduler": "constant"}, want_exit_code=80),
     BadInput("no-secret", Reason.REFERENCE_NOT_FOUND, ("no-such-secret",), edits={"spec.storage.secretName": "no-such-secret"}, stalls=True),
     BadInput("no-image", Reason.IMAGE_PULL_FAILED, ("no-such-image",), edits={"spec.trainer.image": "{registry}/no-such-image:1"}, stalls=True),
     BadInput("no-gpu", Reason.UNSCHEDULABLE, ("nvidia.com/gpu",), edits={"spec.resources.gpus": 1}, stalls=True),
 )  # fmt: skip
-"""Rows that end in the prepare stage cost seconds; `diverges` and `no-gpu` reach the train stage."""
+"""Rows that end in the prepare stage cost seconds; `diverges`, first because it takes longest, and `no-gpu` go on to the
+train stage."""
 
 
 def list_models(minilm: dict[str, Path], gguf: Path) -> Files:

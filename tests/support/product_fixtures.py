@@ -177,27 +177,6 @@ class Product:
 
         self.client.delete(runs.FineTuneJob, name, namespace=namespace)
 
-    def replace_operator(self) -> None:
-        """Have the Deployment make a new operator pod, and wait until it alone is there and ready."""
-        from lightkube.resources.core_v1 import Pod
-
-        from finetune_demo import installation
-        from finetune_devcluster import waiting
-
-        where = {"namespace": installation.OPERATOR_NAMESPACE}
-        labels = {"app.kubernetes.io/name": installation.RELEASE}
-        before = {pod.metadata.name for pod in self.client.list(Pod, labels=labels, **where)}
-        for name in before:
-            self.client.delete(Pod, name, **where)
-
-        def check() -> None:
-            pods = [pod.to_dict() for pod in self.client.list(Pod, labels=labels, **where)]
-            states = {pod["metadata"]["name"]: _is_ready(pod) for pod in pods}
-            if list(states.values()) != [True] or before & states.keys():
-                raise waiting.NotYetError(f"{states}, of which {', '.join(before)} must go")
-
-        waiting.wait_for("a new operator pod", check, SYSTEM_DEADLINE_SECONDS)
-
     def wait_gone(self, namespace: str, name: str) -> None:
         """Wait until garbage collection has removed a run's Jobs and pods."""
         from finetune_devcluster import waiting
@@ -211,11 +190,6 @@ class Product:
                 raise waiting.NotYetError(", ".join(left))
 
         waiting.wait_for(f"the end of {name}'s children", check, SYSTEM_DEADLINE_SECONDS)
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = pod["status"].get("conditions", [])
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def _labels(name: str) -> dict[str, str]:
