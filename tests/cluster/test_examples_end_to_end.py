@@ -107,7 +107,17 @@ def test_domain_text_lowers_the_perplexity_of_held_out_prose(statuses: dict[str,
     assert tuned < base
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as the run had: in 8 bits another order of sums tips values over, by up to 0.005 in the logits."""
+    saved = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(saved)
+
+
 # peft 0.21 reads a property that transformers 5.23 has renamed.
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_published_adapter_gives_the_recorded_logits_in_plain_transformers_and_peft(
     statuses: dict[str, FineTuneJobStatus], product: Any, tmp_path: Path
@@ -121,7 +131,7 @@ def test_the_published_adapter_gives_the_recorded_logits_in_plain_transformers_a
     product.download("s3://models/minilm/", base)
     product.download(artifacts.uri, adapter)
     recorded = json.loads(product.read(f"{artifacts.uri.rstrip('/').rsplit('/', 1)[0]}/evaluation.json"))
-    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["classifier"])
+    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["classifier", ".*pooler"])
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=2, quantization_config=quantization, dtype=torch.float32
     )

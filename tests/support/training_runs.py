@@ -31,6 +31,7 @@ from finetune_trainer import model_files, plan
 from finetune_trainer.storage import Store
 
 BUCKET = "runs"
+GGUF_FILE = "tiny.gguf"
 LABELS = ("negative", "positive")
 ROWS = {"train": 32, "validation": 8, "test": 10}
 
@@ -83,11 +84,14 @@ class RunBench:
         return {"endpointURL": self.server.endpoint_url, "addressingStyle": "path"}
 
     def get_model_folder(self, kind: str) -> Path:
-        """Return the local folder of a base model: `encoder`, `decoder` or `tied`."""
+        """Return the local folder of a base model: `encoder`, `decoder`, `tied`, or `gguf`, a file of the decoder."""
         folder = self.folder / kind
         if not folder.exists():
             if kind == "encoder":
                 tiny_models.build_encoder(folder)
+            elif kind == "gguf":
+                folder.mkdir()
+                tiny_models.write_gguf(self.get_model_folder("decoder"), folder / GGUF_FILE)
             else:
                 tiny_models.build_decoder(folder, is_tied=kind == "tied")
         return folder
@@ -167,7 +171,8 @@ class RunBench:
         )
 
     def _decide_packing(self, model: str, *, is_labelled: bool) -> str:
-        facts = json.loads((self.get_model_folder(model) / "config.json").read_text())
+        plain = "decoder" if model == "gguf" else model
+        facts = json.loads((self.get_model_folder(plain) / "config.json").read_text())
         return "true" if plan.is_packable(facts["model_type"], is_labelled=is_labelled) else "false"
 
     def _put(self, address: artifacts.S3Address, content: bytes) -> None:
@@ -254,7 +259,7 @@ def build_config(
         "image": "trainer:test",
         "spec": {
             "task": task,
-            "model": {"uri": f"s3://{BUCKET}/models/{model}/"},
+            "model": {"uri": f"s3://{BUCKET}/models/{model}/{GGUF_FILE if model == 'gguf' else ''}"},
             "data": [{"name": "rows", "train": {"uri": f"s3://{BUCKET}/data/train.jsonl"}}],
             "output": {"uri": f"s3://{BUCKET}/output/{uid}"},
             "storage": dict(storage),

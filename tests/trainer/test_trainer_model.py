@@ -65,6 +65,25 @@ def test_everything_new_is_trained_and_published_with_an_adapter(folder: Path, t
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("quantization", ["Int8", "NF4"])
+def test_a_pooler_the_checkpoint_lacks_is_trained_whole_on_a_quantized_base(
+    folder: Path, tmp_path: Path, quantization: str
+) -> None:
+    encoder = transformers.AutoModel.from_pretrained(folder / "encoder", add_pooling_layer=False)
+    encoder.save_pretrained(tmp_path / "without-pooler")
+    spec = build_spec(kind="LoRA", quantization=quantization)
+
+    loaded = load(tmp_path / "without-pooler", spec, CLASSIFIER)
+    tuned = model.apply_method(loaded, spec, CLASSIFIER)
+
+    assert loaded.new_modules == ["bert.pooler.dense", "classifier"]
+    trained = {name for name, item in tuned.named_parameters() if item.requires_grad and "lora_" not in name}
+    assert {name.partition(".modules_to_save")[0] for name in trained} == {
+        f"base_model.model.{name}" for name in loaded.new_modules
+    }
+    assert {item.dtype for name, item in tuned.named_parameters() if name in trained} == {torch.float32}
+
+
 METHODS = {
     "head only trains what is new": ({"kind": "HeadOnly"}, ["classifier.bias", "classifier.weight"]),
     "named layers get an adapter, and no others": (

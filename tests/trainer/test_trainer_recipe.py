@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from fault_proxy import Fault, start_fault_proxy
 from training_runs import RunBench, load_json
 
 from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault, Interrupted
-from finetune_api.run import RunConfig
 from finetune_trainer import publish, recipe, stopping, training
 from finetune_trainer.storage import Store
 
@@ -23,7 +23,6 @@ from finetune_trainer.storage import Store
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 CLASSIFICATION = "SequenceClassification"
-UNQUANTIZED_MODULES = ["classifier", "score", "pre_classifier", "pooler", "lm_head", "embed_out"]
 
 
 @pytest.fixture(scope="module")
@@ -41,31 +40,19 @@ def method(kind: str, quantization: str = "None", variant: str = "Standard") -> 
     return {"kind": kind, "quantization": quantization, "lora": {"variant": variant}}
 
 
-def load_published(config: RunConfig, base: Path, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """Load a published folder with plain transformers and peft, as the model card says."""
-    name = "AutoModelForSequenceClassification" if config.spec.task == CLASSIFICATION else "AutoModelForCausalLM"
-    model_class = getattr(transformers, name)
-    if config.spec.method.kind != "LoRA":
-        return model_class.from_pretrained(folder, dtype=dtype).eval()
+def load_published(base: Path, folder: Path) -> Any:
+    """Load a published folder with the code of its model card."""
     from bitsandbytes.nn.modules import Linear4bit
-    from peft import PeftModel
 
-    arguments: dict[str, Any] = {"num_labels": 2} if config.spec.task == CLASSIFICATION else {}
-    if config.spec.method.quantization != "None":
-        is_int8 = config.spec.method.quantization == "Int8"
-        arguments["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_8bit=is_int8,
-            load_in_4bit=not is_int8,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            llm_int8_skip_modules=UNQUANTIZED_MODULES,
-        )
-    model = PeftModel.from_pretrained(model_class.from_pretrained(base, dtype=dtype, **arguments), folder)
-    for module in model.modules():
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    loaded: dict[str, Any] = {"BASE": str(base), "MODEL": str(folder)}
+    exec(code, loaded)  # noqa: S102 - it is what is tested
+    for module in loaded["model"].modules():
         if isinstance(module, Linear4bit):
-            # Some processors compute NF4 in bfloat16 otherwise: right, but only to 1e-3.
+            # Some processors compute NF4 in bfloat16 otherwise: right, but only to 1e-3, as the card says.
             module.support_avx512bf16_for_cpu = False
-    return model.eval()
+    return loaded["model"]
 
 
 def measure_difference(model: Any, samples: list[dict[str, Any]]) -> float:
@@ -98,13 +85,18 @@ RUNS = [
     pytest.param("InstructionTuning", "tied", method("LoRA", variant="RSLoRA"), id="instruct, rank-stabilized LoRA"),
     pytest.param("InstructionTuning", "decoder", method("LoRA", "Int8"), id="instruct, LoRA on int8"),
     pytest.param("InstructionTuning", "decoder", method("LoRA", "NF4", "DoRA"), id="instruct, DoRA on NF4"),
+    pytest.param("InstructionTuning", "gguf", method("LoRA"), id="instruct a GGUF file, LoRA"),
+    pytest.param("InstructionTuning", "gguf", method("LoRA", "NF4"), id="instruct a GGUF file, LoRA on NF4"),
+    pytest.param("CausalLM", "gguf", method("Full"), id="continue a GGUF file, full"),
+    pytest.param(CLASSIFICATION, "gguf", method("LoRA", "Int8"), id="classify with a GGUF file, LoRA on int8"),
 ]
 
 
 @pytest.mark.parametrize(("task", "model", "chosen"), RUNS)
 def test_what_is_published_gives_the_logits_of_its_evaluation(
-    bench: RunBench, tmp_path: Path, task: str, model: str, chosen: dict[str, Any]
+    bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, task: str, model: str, chosen: dict[str, Any]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     config = bench.prepare(task, model, spec={"method": chosen})
 
     end = recipe.run(config, tmp_path / "scratch")
@@ -115,10 +107,7 @@ def test_what_is_published_gives_the_logits_of_its_evaluation(
     report = load_json(folder / "evaluation.json")
     assert (report["split"], report["rows"], len(report["samples"])) == ("test", 10, 8)
     assert {item.name: float(item.value) for item in manifest.metrics["tuned"]} == pytest.approx(report["tuned"], 1e-4)
-    assert (
-        measure_difference(load_published(config, bench.get_model_folder(model), folder / "model"), report["samples"])
-        < 1e-4
-    )
+    assert measure_difference(load_published(bench.get_model_folder(model), folder / "model"), report["samples"]) < 1e-4
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.rglob("*.json"))
 
 
@@ -148,7 +137,7 @@ def test_training_in_bfloat16_publishes_what_its_samples_say(
     recipe.run(config, tmp_path / "scratch")
 
     folder = bench.fetch_attempt(config, tmp_path / "published")
-    published = load_published(config, bench.get_model_folder(model), folder / "model", dtype)
+    published = load_published(bench.get_model_folder(model), folder / "model")
     assert measure_difference(published, load_json(folder / "evaluation.json")["samples"]) < tolerance
 
 

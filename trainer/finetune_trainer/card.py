@@ -44,6 +44,9 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
         "pipeline_tag": _PIPELINES.get(spec.task, "text-generation"),
         "tags": ["finetune-operator", spec.method.kind.value.lower()],
     }
+    imported = {facts.model_class}
+    if spec.method.quantization != Quantization.NONE:
+        imported |= {"BitsAndBytesConfig"} | ({"AutoModelForCausalLM"} if facts.gguf_file else set())
     code = _QUANTIZATION_CODE[spec.method.quantization].format(skipped=facts.skipped_modules)
     template = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
     # Markdown for people who read the job anyway: nothing to escape.
@@ -73,6 +76,7 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
         samples=len(report.samples),
         is_adapter=is_adapter,
         model_class=facts.model_class,
+        imported=sorted(imported),
         quantization_code=code,
         gguf_file=facts.gguf_file,
         dtype=facts.dtype,

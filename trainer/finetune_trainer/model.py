@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 
 HEAD_NAMES = ("classifier", "score")
 """What transformers calls the head of a sequence classifier."""
-UNQUANTIZED_MODULES = [*HEAD_NAMES, "pre_classifier", "pooler", "lm_head", "embed_out"]
-"""Heads are left out of quantization: they are trained, or decide every token."""
+UNQUANTIZED_MODULES = [*HEAD_NAMES, "pre_classifier", ".*pooler", "lm_head", "embed_out"]
+"""Heads are left out of quantization: they are trained, or decide every token. Each is matched from the start of a
+module's path, so one that lies in the body needs the pattern."""
 
 
 @dataclass(frozen=True, slots=True)
