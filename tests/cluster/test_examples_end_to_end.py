@@ -109,7 +109,7 @@ def test_domain_text_lowers_the_perplexity_of_held_out_prose(statuses: dict[str,
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As many threads as the run had: in 8 bits another order of sums tips values over, by up to 0.005 in the logits."""
+    """As many threads as the run had: in 8 bits another order of sums is worth up to 0.005 in the logits."""
     saved = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
