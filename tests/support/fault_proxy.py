@@ -24,6 +24,7 @@ class Fault:
         method: `GET`, `PUT`, `HEAD` …
         times: requests that are hit.
         status: answer this instead of asking the server; 0: ask it.
+        is_late: let the server do what it is asked before `status` is answered.
         code: of the error in the answer's XML.
         body_bytes: let so many bytes of the body through, then break off.
         after: requests of the method that pass first.
@@ -36,6 +37,7 @@ class Fault:
     method: str
     times: int = 1
     status: int = 0
+    is_late: bool = False
     code: str = ""
     body_bytes: int = -1
     after: int = 0
@@ -117,7 +119,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = self.state.take(self.command)
         if fault is not None and fault.signal:
             os.kill(os.getpid(), fault.signal)
-        if fault is not None and fault.status:
+        if fault is not None and fault.status and not fault.is_late:
             self._refuse(fault)
             return
         if body:
@@ -128,6 +130,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             upstream.request(self.command, self.path, body=body, headers=headers)
             response = upstream.getresponse()
             content = response.read()
+            if fault is not None and fault.is_late:
+                self._refuse(fault)
+                return
             if not body:
                 content = _flip(content, fault)
             self.send_response(response.status)

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 - a case per line keeps the tables readable
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -114,6 +115,24 @@ def test_a_gguf_file_cut_short_is_refused(gguf_path: Path, tmp_path: Path, kept:
         base_model.load_facts(tmp_path, "cut.gguf", SOURCE)
 
 
+@pytest.mark.parametrize("scaling", ["linear", "factors"])
+def test_a_gguf_file_whose_positions_would_be_read_wrong_is_refused(tmp_path: Path, scaling: str) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "scaled.gguf", "llama")
+    writer.add_name("scaled")
+    writer.add_block_count(1)
+    if scaling == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    else:
+        writer.add_tensor("rope_freqs.weight", numpy.ones(8, numpy.float32))
+    writer.add_tensor("blk.0.attn_q.weight", numpy.ones((32, 32), numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"must have plain rotary positions to be read from GGUF; it scales them"):
+        base_model.load_facts(tmp_path, "scaled.gguf", SOURCE)
+
+
 def edit_config(**changes: Any) -> Callable[[Path], object]:
     def edit(folder: Path) -> None:
         path = folder / "config.json"
@@ -131,6 +150,7 @@ DAMAGES = [
     pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'), "model.safetensors.index.json lists files that must be there; model-2.safetensors are not", id="a shard missing"),
     pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": '), "model.safetensors.index.json must be a JSON object with a weight_map", id="an index cut short"),
     pytest.param(lambda folder: (folder / "model.safetensors.index.json").write_text('["a"]'), "model.safetensors.index.json must be a JSON object with a weight_map", id="an index that is a list"),
+    pytest.param(edit_config(quantization_config={"quant_method": "awq", "bits": 4}), "must hold weights that are not quantized; its configuration says quant_method awq", id="quantized already"),
     pytest.param(edit_config(hidden_size="many"), "must have a configuration that can be read", id="a size that is no number"),
     pytest.param(edit_config(hidden_size=[64]), "must have a configuration that can be read", id="a size that is a list"),
 ]  # fmt: skip
@@ -209,6 +229,30 @@ def test_tasks_that_fit() -> None:
     assert fitting("bert") == [Task.SEQUENCE_CLASSIFICATION]
     assert fitting("bert", is_decoder=True) == [Task.SEQUENCE_CLASSIFICATION, *language]
     assert fitting("vit") == []
+
+
+def test_a_size_that_differs_by_layer_counts_as_the_largest(decoder_folder: Path, tmp_path: Path) -> None:
+    config = transformers.AutoConfig.from_pretrained(decoder_folder)
+    assert base_model.load_facts(decoder_folder, None, SOURCE).intermediate_size == config.intermediate_size == 128
+    assert [base_model.find_largest(size) for size in ([64, 256, 128], 128, None, [])] == [256, 128, 0, 0]
+
+
+def test_experts_are_not_linear_layers_and_are_not_quantized(encoder_folder: Path, tmp_path: Path) -> None:
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_experts=2, num_experts_per_tok=1,
+    )  # fmt: skip
+    transformers.Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
+    facts = base_model.load_facts(tmp_path, None, SOURCE)
+    tokenizer = base_model.load_tokenizer(encoder_folder, None, SOURCE)
+
+    assert {path.rpartition(".")[2] for path in facts.linear_shapes} == {"q_proj", "k_proj", "v_proj", "o_proj", "gate"}
+    with pytest.raises(ConfigError, match=r"spec\.method\.quantization \(NF4\) must be None for .* experts"):
+        base_model.check_fit(
+            dataclasses.replace(facts, vocabulary_size=len(tokenizer)),
+            tokenizer,
+            make_spec(method={"quantization": "NF4"}),
+        )
 
 
 MISFITS = [

@@ -19,6 +19,7 @@ from finetune_api.spec import Precision
 from finetune_trainer import collate, loop, loss, model, rows, stopping
 from finetune_trainer.loop import BestWeights
 from finetune_trainer.objective import build_objective
+from finetune_trainer.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,19 @@ def test_two_ranks_give_the_gradient_of_one(folder: Path, whole_batch_gradient: 
 
     assert [rank.exitcode for rank in ranks] == [0, 0]
     assert measure_difference(load_file(folder / "of-two-ranks"), whole_batch_gradient) < 1e-6
+
+
+WARM_UPS = [("0.03", 1, 0), ("0.03", 4, 1), ("0.1", 125, 13), ("1", 10, 9), ("0", 10, 0)]
+
+
+@pytest.mark.parametrize(("fraction", "total", "want"), WARM_UPS)
+def test_at_least_one_step_has_its_learning_rate(tmp_path: Path, fraction: str, total: int, want: int) -> None:
+    spec = training_runs.build_config("CausalLM", "decoder", {}, {"training": {"warmupFraction": fraction}}).spec
+    chosen = Plan(64, False, 1e-3, total, Precision.FLOAT32, "loss")
+
+    arguments = loop.build_arguments(spec, chosen, tmp_path, has_validation=False, is_cpu=True)
+
+    assert arguments.warmup_steps == want
 
 
 def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """What is loaded, what is trained, what is frozen, and which models are refused by name."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,23 @@ def test_a_language_model_without_its_head_is_refused(folder: Path) -> None:
 
     with pytest.raises(ModelError, match=r"must hold all weights of LlamaForCausalLM; missing: lm_head"):
         load(folder / "headless", spec, LANGUAGE)
+
+
+def test_weights_that_the_configuration_leaves_out_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "decoder", tmp_path / "short")
+    path = tmp_path / "short" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1}))
+
+    with pytest.raises(
+        ModelError, match=r"must hold the weights its config\.json describes; it holds more: model\.layers"
+    ):
+        load(tmp_path / "short", build_spec(kind="Full"), LANGUAGE)
+
+
+def test_the_head_of_another_task_may_be_left_out(folder: Path) -> None:
+    loaded = load(folder / "decoder", build_spec(kind="LoRA"), CLASSIFIER)
+
+    assert loaded.new_modules == ["score"]
 
 
 def test_a_pickled_model_is_never_read(folder: Path, tmp_path: Path) -> None:

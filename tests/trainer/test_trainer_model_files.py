@@ -24,6 +24,7 @@ FOLDERS = [
     pytest.param(["config.json", "model.safetensors"], "must hold a tokenizer; none of tokenizer.json, vocab.txt, vocab.json, tokenizer.model, spiece.model is there", id="no tokenizer"),
     pytest.param(["model.safetensors", "tokenizer.json"], "must hold config.json beside its weights; it has no config.json", id="no configuration"),
     pytest.param(["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "it has an adapter, not a whole model", id="an adapter"),
+    pytest.param(["config.json", "model.safetensors", "tokenizer.json", "adapter_config.json", "adapter_model.safetensors"], "must hold a base model alone; it also has an adapter (adapter_config.json, adapter_model.safetensors)", id="a base model with an adapter"),
     pytest.param(["a.gguf", "b.gguf"], "it has a.gguf, b.gguf; give the file itself as spec.model.uri", id="a folder of GGUF files"),
 ]  # fmt: skip
 

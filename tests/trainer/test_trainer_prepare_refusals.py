@@ -52,6 +52,15 @@ def model_of(*names: str) -> Callable[[PrepareStage], Edit]:
     return edit
 
 
+def put_late_input(stage: PrepareStage) -> Edit:
+    rows = [{"instruction": f"name the number {index}", "output": str(index)} for index in range(120)]
+    rows[110] |= {"input": "as a word"}
+    stage.bench.put("late.jsonl", rows)
+    decoder = stage.bench.put_model(stage.models["decoder"])
+    data = build_data(stage.bench, train="late.jsonl")
+    return {"task": "InstructionTuning", "model": {"uri": decoder}, "data": data}
+
+
 def put_cut_gguf(stage: PrepareStage) -> Edit:
     return {"task": "CausalLM", "model": {"uri": stage.bench.put("short.gguf", b"GGUF\x03\0\0\0")}}
 
@@ -165,6 +174,12 @@ BAD_INPUTS = [
         ModelError,
         ["must be a model for CausalLM; architecture bert fits SequenceClassification"],
         id="encoder asked for CausalLM",
+    ),
+    pytest.param(
+        put_late_input,
+        DataError,
+        ["late.jsonl line 111", "input must be a column of the first 100 rows too, to be read as input"],
+        id="a column that comes late",
     ),
     pytest.param(put_cut_gguf, ModelError, ["short.gguf", "cut short"], id="GGUF cut short"),
     pytest.param(

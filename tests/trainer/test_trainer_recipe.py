@@ -226,15 +226,41 @@ def test_an_attempt_that_finds_the_run_published_reports_it_and_trains_nothing(
     assert "current.json" in bench.list_keys(config)
 
 
-def test_of_two_attempts_that_commit_the_second_reports_the_first(bench: RunBench, tmp_path: Path) -> None:
+def test_a_pod_that_comes_too_late_reports_what_is_published_and_leaves_it_alone(
+    bench: RunBench, tmp_path: Path
+) -> None:
     config = bench.prepare("CausalLM", "decoder")
     first = recipe.run(config, tmp_path / "one")
     store, layout = Store(config.spec.storage), publish.build_layout(config)
-    manifest = bench.fetch_manifest(config)[0].model_copy(update={"attempt": 2, "writer": "another"})
+    (tmp_path / "one" / "attempt" / "metrics.csv").write_text("of the late pod")
 
-    late = publish.publish(store, layout, manifest, tmp_path / "one" / "attempt")
+    late = publish.publish(store, layout, bench.fetch_manifest(config)[0], tmp_path / "one" / "attempt")
 
     assert (late.sha256, late.manifest.attempt) == (first.manifest_sha256, 1)
+    assert "of the late pod" not in (bench.fetch_attempt(config, tmp_path / "seen") / "metrics.csv").read_text()
+
+
+def test_of_two_attempts_that_commit_at_once_the_second_reports_the_first(
+    bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    recipe.run(config, tmp_path / "one")
+    store, layout = Store(config.spec.storage), publish.build_layout(config)
+    manifest = bench.fetch_manifest(config)[0]
+    bench.client.delete_object(Bucket="runs", Key=layout.manifest.key)
+    upload = Store.upload_folder
+
+    def upload_beside_another(self: Store, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        publish.publish(store, layout, manifest, tmp_path / "one" / "attempt")
+        return upload(self, *arguments)
+
+    monkeypatch.setattr(Store, "upload_folder", upload_beside_another)
+
+    late = publish.publish(store, layout, manifest.model_copy(update={"attempt": 2}), tmp_path / "one" / "attempt")
+
+    assert late.manifest.attempt == 1
+    assert late.sha256 == bench.fetch_manifest(config)[1]
 
 
 DAMAGES = {
@@ -338,6 +364,16 @@ def test_the_table_of_steps_has_one_line_a_step(bench: RunBench, tmp_path: Path)
     assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4"]
     assert [bool(line.split(",")[3]) for line in lines[1:]] == [False, True, False, True]
+
+
+def test_at_the_end_the_validation_rows_are_scored_too(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare(CLASSIFICATION, "encoder", spec={"evaluation": {"every": "End"}})
+
+    recipe.run(config, tmp_path / "scratch")
+
+    table = (bench.fetch_attempt(config, tmp_path / "published") / "metrics.csv").read_text()
+    lines = [line for line in table.splitlines() if line]
+    assert [bool(line.split(",")[3]) for line in lines[1:]] == [False, False, False, True]
 
 
 def test_the_same_seed_gives_the_same_weights(bench: RunBench, tmp_path: Path) -> None:

@@ -176,6 +176,13 @@ def test_two_failures_of_the_server_are_survived(bench: PrepareBench, fault_prox
     assert Store(bench.storage).read_bytes(address, 100) == b"content"
 
 
+def test_a_refusal_without_a_body_is_asked_for_its_reason(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
+    address = parse_s3_uri(bench.put("a", b"content"))
+    fault_proxy.faults += [Fault("HEAD", status=400), Fault("GET", status=400, code="ExpiredToken")]
+    with pytest.raises(AccessDenied, match="must be reached with valid credentials"):
+        Store(bench.storage).list_files(address)
+
+
 # Downloads that are hashed while they arrive.
 
 

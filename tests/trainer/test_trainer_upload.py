@@ -24,6 +24,16 @@ def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultPr
     assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 5
 
 
+def test_an_upload_whose_last_answer_is_lost_is_complete(
+    bench: PrepareBench, fault_proxy: FaultProxy, large: Path
+) -> None:
+    lost = Fault("POST", after=1, status=500, is_late=True)
+    fault_proxy.faults += [lost, Fault("POST", after=1, status=404, code="NoSuchUpload")]
+    entry = Store(bench.storage).upload_file(large, bench.address("large"))
+    assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
+    assert sum(1 for method, path, _ in fault_proxy.requests if method == "POST" and "uploadId" in path) == 2
+
+
 def test_a_link_is_not_uploaded(bench: PrepareBench, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(DataError, match="must be a regular file"):

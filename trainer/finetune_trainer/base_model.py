@@ -17,7 +17,7 @@ import gguf
 import safetensors
 
 from finetune_api.errors import ConfigError, ModelError
-from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_api.spec import FineTuneJobSpec, ModelSource, Quantization, Task
 from finetune_trainer import model_files, records
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class ModelFacts:
     """Tokens the model has positions for; None where positions are relative."""
     is_decoder: bool
     """Whether the configuration calls an encoder's architecture a decoder."""
+    has_experts: bool = False
+    """Whether layers are mixtures of experts."""
     head_labels: tuple[str, ...] = ()
     """What the classes of the checkpoint's own classification head are called, by id; empty without such a head."""
 
@@ -64,6 +66,7 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
     else:
         parameters = _read_gguf(folder / gguf_file, where)
     config = load_config(folder, gguf_file, source)
+    _check_unquantized(config, where)
     shapes = {name: shape for name, shape, _ in parameters}
     dtypes: dict[str, int] = {}
     for _, shape, dtype in parameters:
@@ -77,12 +80,29 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         linear_shapes=_find_linear(shapes, gguf_file is not None),
         num_layers=int(getattr(text, "num_hidden_layers", 0) or 0),
         hidden_size=hidden,
-        intermediate_size=int(getattr(text, "intermediate_size", 0) or 4 * hidden),
+        intermediate_size=find_largest(getattr(text, "intermediate_size", 0)) or 4 * hidden,
         vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
         max_positions=_find_max_positions(text),
         is_decoder=bool(getattr(config, "is_decoder", False)),
+        has_experts=any(_EXPERTS in name for name in shapes),
         head_labels=_find_head_labels(shapes, config),
     )
+
+
+def _check_unquantized(config: Any, where: str) -> None:
+    parts = (config, config.get_text_config())
+    found = next((value for part in parts if (value := getattr(part, "quantization_config", None)) is not None), None)
+    if found is not None:
+        method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+        raise ModelError(
+            f"{where} must hold weights that are not quantized; its configuration says quant_method {method}",
+            "give the model as it was before; spec.method.quantization quantizes it for the training.",
+        )
+
+
+def find_largest(size: Any) -> int:
+    """Return a size, the largest where layers differ in it."""
+    return max(map(int, size), default=0) if isinstance(size, (list, tuple)) else int(size or 0)
 
 
 def _find_head_labels(shapes: Iterable[str], config: Any) -> tuple[str, ...]:
@@ -197,10 +217,11 @@ def _load_weight_map(index: Path, where: str) -> dict[str, str]:
 
 
 def _read_gguf(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
-    from transformers.integrations.gguf.reader import GgufHeader
+    from transformers.integrations.gguf.reader import GgufHeader, read_gguf_metadata
 
     try:
         header = GgufHeader.from_file(str(path))
+        metadata, _ = read_gguf_metadata(str(path))
         parameters = [
             (tensor.name, tensor.shape, gguf.GGMLQuantizationType(tensor.ggml_type).name) for tensor in header.tensors
         ]
@@ -212,9 +233,22 @@ def _read_gguf(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]
             f"{where} must be a whole GGUF file; it is cut short or damaged ({_shorten(error)})",
             "upload the file again.",
         ) from error
+    _check_positions(header.architecture, metadata, [name for name, _, _ in parameters], where)
     if not parameters:
         raise ModelError(f"{where} must be a GGUF file with weights; it has none", "upload the model's file.")
     return parameters
+
+
+def _check_positions(architecture: str, metadata: dict[str, Any], names: Sequence[str], where: str) -> None:
+    """Refuse scaled rotary positions, which transformers (5.23) reads from GGUF for gpt-oss alone, without a word."""
+    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    lost = [name for name in names if name.startswith(("rope_freqs", "rope_factors"))]
+    lost += [] if scaling == "none" else [f"rope.scaling.type {scaling}"]
+    if lost and architecture != "gpt-oss":
+        raise ModelError(
+            f"{where} must have plain rotary positions to be read from GGUF; it scales them ({', '.join(lost)})",
+            "give the model's folder of safetensors.",
+        )
 
 
 # How transformers calls what GGUF abbreviates, for the Llama family and its relatives.
@@ -228,7 +262,9 @@ _GGUF_LINEAR = {
     "ffn_down": "mlp.down_proj",
 }
 _HEAD_NAMES = ("classifier", "score")
-_NOT_LINEAR = ("embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
+# Experts are one tensor of all of them once they are loaded: no linear layers to quantize or to put an adapter on.
+_EXPERTS = ".experts."
+_NOT_LINEAR = (_EXPERTS, "embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
 
 
 def _find_linear(shapes: dict[str, tuple[int, ...]], is_gguf: bool) -> dict[str, tuple[int, int]]:
@@ -288,6 +324,12 @@ def check_fit(facts: ModelFacts, tokenizer: "PreTrainedTokenizerBase", spec: Fin
             f"spec.training.maxLength ({spec.training.max_length}) must be at most {facts.max_positions}, the positions"
             f" of {spec.model.uri}",
             f"set it to {facts.max_positions} or less.",
+        )
+    if facts.has_experts and spec.method.quantization != Quantization.NONE:
+        raise ConfigError(
+            f"spec.method.quantization ({spec.method.quantization}) must be None for {spec.model.uri}: most of its"
+            " weights are those of experts, which bitsandbytes leaves as they are",
+            "set it to None, or use a model without experts.",
         )
     check_targets(facts, spec.method.lora.target_modules if spec.method.kind == "LoRA" else [ALL_LINEAR])
 

@@ -308,13 +308,15 @@ def build_arguments(
     """
     every = spec.evaluation.every if has_validation else EvaluationInterval.END
     strategies = {EvaluationInterval.EPOCH: "epoch", EvaluationInterval.STEPS: "steps", EvaluationInterval.END: "no"}
+    # transformers' schedules begin at 0: a run that is all warm-up would learn nothing.
+    warmup_steps = min(math.ceil(float(spec.training.warmup_fraction) * plan.total_steps), plan.total_steps - 1)
     arguments = TrainingArguments(
         output_dir=str(scratch / "trainer"),
         per_device_train_batch_size=1,
         max_steps=plan.total_steps,
         learning_rate=plan.learning_rate,
         lr_scheduler_type=spec.training.scheduler.value,
-        warmup_steps=math.ceil(float(spec.training.warmup_fraction) * plan.total_steps),
+        warmup_steps=warmup_steps,
         weight_decay=float(spec.training.weight_decay),
         optim="adamw_torch_fused",
         use_cpu=is_cpu,

@@ -5,8 +5,9 @@ any method: frozen or left out it would be random weights that nobody could load
 """
 
 import logging
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.spec import FineTuneJobSpec, LoraVariant, MethodKind, Precision, Quantization
+from finetune_trainer import records
 from finetune_trainer.objective import Objective
 
 logger = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ def load_base(
             arguments["quantization_config"] = _build_quantization(spec, config, arguments["dtype"])
             arguments["device_map"] = {"": device}
         model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **arguments)
-    except (ValueError, RuntimeError, OSError, KeyError) as error:
+    except (ValueError, RuntimeError, OSError, KeyError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelError(
@@ -114,6 +116,7 @@ def load_base(
             f"{' '.join(str(error).split())[:400]}",
             "check that the folder is complete and its architecture fits spec.task",
         ) from error
+    _check_all_taken(model, report["unexpected_keys"], spec)
     new_modules = _find_new_modules(model, report["missing_keys"], objective)
     if spec.method.quantization == Quantization.NF4 and device.type == "cpu":
         _keep_training_layout(model)
@@ -155,6 +158,22 @@ def _keep_training_layout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _check_all_taken(model: Any, unexpected: Iterable[str], spec: FineTuneJobSpec) -> None:
+    """Check that no weight of the body was left out; another task's head, or a pooler it has no use for, may be.
+
+    Raises:
+        ModelError: the configuration describes a smaller model than the files hold.
+    """
+    prefix = f"{model.base_model_prefix}."
+    left = [key for key in sorted(unexpected) if "pooler" not in key and key.partition(".")[0] not in HEAD_NAMES]
+    if body := [key for key in left if key.startswith(prefix) or re.search(r"\.\d+\.", key)]:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}) must hold the weights its config.json describes; it holds more: "
+            f"{records.show_names(body)}",
+            "upload the config.json that belongs to the weights",
+        )
 
 
 def _find_new_modules(model: Any, missing: Sequence[str], objective: Objective) -> list[str]:

@@ -68,6 +68,12 @@ def list_model(store: Store, source: ModelSource) -> ModelFiles:
         raise ModelError(f"{where} must hold config.json beside its weights; it has {kind}", REMEDY_FOLDER)
     if not set(TOKENIZER_FILES) & set(names):
         raise ModelError(f"{where} must hold a tokenizer; none of {', '.join(TOKENIZER_FILES)} is there", REMEDY_FOLDER)
+    if adapters := [name for name in names if name.startswith("adapter_")]:
+        # transformers would put it on the base, unasked.
+        raise ModelError(
+            f"{where} must hold a base model alone; it also has an adapter ({', '.join(adapters)})",
+            "merge the adapter and save the model into a folder of its own, or remove the adapter's files.",
+        )
     warnings = [f"{where}: {', '.join(pickled)} are left out; only safetensors are read"] if pickled else []
     return ModelFiles(select_files(found), None, warnings)
 

@@ -78,6 +78,15 @@ def publish(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
         DataError: what stands committed doesn't verify.
         Interrupted: a signal came before the commit.
     """
+    try:
+        standing = _read_back(store, layout)
+    except ReferenceNotFound:
+        pass
+    else:
+        # This pod was thought dead and replaced: what its replacement has published must stay as it is.
+        logger.warning("attempt %d had already published this run", standing.manifest.attempt)
+        upload_current(store, layout, standing)
+        return standing
     uploaded = store.upload_folder(
         attempt_folder, layout.attempt(manifest.attempt), stopping.build_progress("publishing")
     )

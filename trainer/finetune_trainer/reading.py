@@ -148,7 +148,33 @@ def _open_source(
         findings.raise_if_any()
     found = list(dict.fromkeys(name for record in peeked for name in record.values))
     columns = dataset.find_columns(found, chosen, task.SHAPES, files[0].name)
-    return _parse_samples(itertools.chain(peeked, rows), task, columns, findings), columns
+    watched = _watch_columns(rows, found, chosen, columns, task=task, findings=findings)
+    return _parse_samples(itertools.chain(peeked, watched), task, columns, findings), columns
+
+
+def _watch_columns(
+    rows: Iterable[Record],
+    found: Sequence[str],
+    chosen: Mapping[str, str],
+    columns: Mapping[str, str],
+    *,
+    task: TaskData,
+    findings: Findings,
+) -> Iterator[Record]:
+    """Pass rows on; note a column that would have had a role, had the first rows had it: it must not be lost."""
+    known = set(found)
+    for record in rows:
+        for name in record.values.keys() - known:
+            if not record.values[name]:
+                continue
+            known.add(name)
+            roles = dataset.find_columns([*found, name], chosen, task.SHAPES, record.place).keys() - columns.keys()
+            if roles:
+                findings.add(
+                    record.place,
+                    f"{name} must be a column of the first {_PEEKED_ROWS} rows too, to be read as {', '.join(roles)}",
+                )
+        yield record
 
 
 def _parse_samples(

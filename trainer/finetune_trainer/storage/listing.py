@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_api.artifacts import S3Address, is_safe_key
-from finetune_api.errors import DataError, ReferenceNotFound, StorageUnavailable
+from finetune_api.errors import DataError, FineTuneError, ReferenceNotFound, StorageUnavailable
 from finetune_trainer.storage.connection import Connection
 
 if TYPE_CHECKING:
@@ -67,9 +67,14 @@ def find_file(connection: Connection, address: S3Address) -> RemoteFile:
     Raises:
         FineTuneError: as `list_files`.
     """
-    answer = connection.call(
-        "HeadObject", address, lambda: connection.client.head_object(Bucket=address.bucket, Key=address.key)
-    )
+    client, bucket, key = connection.client, address.bucket, address.key
+    try:
+        answer = connection.call("HeadObject", address, lambda: client.head_object(Bucket=bucket, Key=key))
+    except FineTuneError as error:
+        if type(error) is FineTuneError:
+            # A bare 400 stands for many things, and an answer to HEAD has no body that tells; one to GET has.
+            connection.call("GetObject", address, lambda: client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0"))
+        raise
     return RemoteFile(address, address.key.rpartition("/")[2], answer["ContentLength"], answer["ETag"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_api.artifacts import S3Address
-from finetune_api.errors import FineTuneError
+from finetune_api.errors import FineTuneError, ReferenceNotFound, StorageUnavailable
 from finetune_trainer.storage import listing, transfer
 from finetune_trainer.storage.connection import Connection
 
@@ -111,15 +111,22 @@ class MultipartUpload:
     def _complete(self, upload_id: str) -> None:
         client, address = self._connection.client, self._address
         parts = [self._parts[index] for index in range(self.num_parts)]
-        self._connection.call(
-            "CompleteMultipartUpload",
-            address,
-            lambda: client.complete_multipart_upload(
-                Bucket=address.bucket, Key=address.key, UploadId=upload_id, MultipartUpload={"Parts": parts}
-            ),
-        )
+        try:
+            self._connection.call(
+                "CompleteMultipartUpload",
+                address,
+                lambda: client.complete_multipart_upload(
+                    Bucket=address.bucket, Key=address.key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+                ),
+            )
+        except ReferenceNotFound as error:
+            # Boto repeats a request whose answer was lost; most stores know no upload that is complete already.
+            logger.info("%s: %s; looking for the object", address, error.message)
         self._is_complete = True
-        listing.check_size(self._connection, address, self._size)
+        try:
+            listing.check_size(self._connection, address, self._size)
+        except ReferenceNotFound as error:
+            raise StorageUnavailable(f"{address} must be there after its upload", "the run is tried again.") from error
 
 
 def _describe_part(index: int, answer: "UploadPartOutputTypeDef") -> "CompletedPartTypeDef":
