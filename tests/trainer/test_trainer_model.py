@@ -116,7 +116,7 @@ DTYPES = [
     (LANGUAGE, {"kind": "Full"}, "BFloat16", "float32", True),
     (LANGUAGE, {"kind": "HeadOnly"}, "BFloat16", "float32", True),
     (CLASSIFIER, {"kind": "LoRA"}, "BFloat16", "bfloat16", True),
-    (CLASSIFIER, {"kind": "LoRA", "quantization": "NF4"}, "BFloat16", "float32", False),
+    (CLASSIFIER, {"kind": "LoRA", "quantization": "NF4"}, "BFloat16", "float32", True),
     (CLASSIFIER, {"kind": "LoRA"}, "Float32", "float32", False),
 ]
 

@@ -118,6 +118,8 @@ BFLOAT16_RUNS = [
     pytest.param(CLASSIFICATION, "encoder", method("LoRA"), torch.bfloat16, 0.02, id="classify, LoRA"),
     pytest.param(CLASSIFICATION, "decoder", method("LoRA", variant="DoRA"), torch.bfloat16, 0.02, id="classify, DoRA"),
     pytest.param("CausalLM", "decoder", method("LoRA"), torch.bfloat16, 0.02, id="continue, LoRA"),
+    pytest.param("CausalLM", "decoder", method("LoRA", "NF4"), torch.bfloat16, 0.02, id="continue, LoRA on NF4"),
+    pytest.param(CLASSIFICATION, "encoder", method("LoRA", "Int8"), torch.bfloat16, 0.02, id="classify, LoRA on int8"),
 ]
 
 

@@ -72,6 +72,10 @@ def attend_packed(
     if attention_mask is not None or cu_seq_lens_q is None or max_length_q is None or query.shape[0] != 1:
         raise ValueError("packed attention must get one packed row, its borders and no mask")
     is_causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotary positions have brought query and key to float32; the library's own attention would cast them back.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
         window = (-1 if sliding_window is None else sliding_window - 1, 0) if is_causal else (-1, -1)
         borders = (cu_seq_lens_q, max_length_q)

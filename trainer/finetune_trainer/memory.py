@@ -88,7 +88,9 @@ def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, tokens: int, *, is_la
     # What is trained is kept in float32 whatever the precision: small steps would be lost in bfloat16.
     base_width = width if is_frozen else _FLOAT32_BYTES
     quantized = _QUANTIZED_BYTES.get(spec.method.quantization)
-    weights = (facts.num_parameters - linear) * base_width + linear * (quantized or base_width)
+    # Beside quantized layers everything is kept in float32.
+    other_width = _FLOAT32_BYTES if quantized else base_width
+    weights = (facts.num_parameters - linear) * other_width + linear * (quantized or base_width)
     adapter = trainable * _FLOAT32_BYTES if is_frozen else 0
     # trainer.md's estimate per token and layer, in units of one bfloat16 element's 2 bytes.
     per_layer = (8 * facts.hidden_size + 4 * facts.intermediate_size) * width

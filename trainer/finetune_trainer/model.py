@@ -60,12 +60,12 @@ def is_autocast(spec: FineTuneJobSpec, precision: Precision, objective: Objectiv
 
     Trained base weights do: the small steps of fine-tuning would be lost in bfloat16's 8 bits. A frozen base is itself
     kept in bfloat16, and its adapter in float32 by peft, which casts what goes in and out of it; a classifier's head
-    beside the adapter has nobody to cast for it.
+    beside the adapter has nobody to cast for it. Of a quantized base, all that is not is float32 too
+    (`prepare_model_for_kbit_training`), and so would be everything between its layers.
     """
-    is_adapter_alone = spec.method.kind == MethodKind.LORA and not objective.has_labels
-    # prepare_model_for_kbit_training has brought everything that isn't quantized to float32 already.
     is_quantized = spec.method.quantization != Quantization.NONE
-    return precision == Precision.BFLOAT16 and not is_adapter_alone and not is_quantized
+    is_adapter_alone = spec.method.kind == MethodKind.LORA and not objective.has_labels and not is_quantized
+    return precision == Precision.BFLOAT16 and not is_adapter_alone
 
 
 def choose_dtype(spec: FineTuneJobSpec, precision: Precision) -> str:
