@@ -82,6 +82,7 @@ class BadInput:
         edits: dotted path of the job → value; `{prefix}` stands for the case's prefix in S3.
         want_reason: of the failure, or of the condition Stalled where the run only stalls.
         stalls: the run waits for somebody instead of failing.
+        is_slow: it trains, or tries again for a minute.
         want_exit_code: of the trainer.
     """
 
@@ -91,18 +92,19 @@ class BadInput:
     files: Callable[[], Files] = dict
     edits: dict[str, Any] = field(default_factory=dict)
     stalls: bool = False
+    is_slow: bool = False
     want_exit_code: int | None = None
 
 
 TRAIN = "spec.data.0.train.uri"
 
 BAD_INPUTS = (
-    BadInput("diverges", Reason.DIVERGED, ("step",), edits={"spec.method": {"kind": "Full"}, "spec.training.learningRate": "1", "spec.training.epochs": "20", "spec.training.scheduler": "constant"}, want_exit_code=80),
+    BadInput("diverges", Reason.DIVERGED, ("step",), is_slow=True, edits={"spec.method": {"kind": "Full"}, "spec.training.learningRate": "1", "spec.training.epochs": "20", "spec.training.scheduler": "constant"}, want_exit_code=80),
     BadInput("missing-bucket", Reason.REFERENCE_NOT_FOUND, ("s3://no-such-bucket/a.jsonl",), edits={TRAIN: "s3://no-such-bucket/a.jsonl"}, want_exit_code=66),
     BadInput("missing-key", Reason.REFERENCE_NOT_FOUND, ("missing.jsonl",), edits={TRAIN: "{prefix}/missing.jsonl"}, want_exit_code=66),
     BadInput("wrong-credentials", Reason.ACCESS_DENIED, ("s3://",), edits={"spec.storage.secretName": "wrong-credentials"}, want_exit_code=77),
     BadInput("read-only-output", Reason.ACCESS_DENIED, ("s3://runs/",), edits={"spec.storage.secretName": "read-only-credentials"}, want_exit_code=77),
-    BadInput("endpoint-refuses", Reason.STORAGE_UNAVAILABLE, ("9999",), edits={"spec.storage.endpointURL": "http://{s3_host}:9999", "spec.runPolicy.backoffLimit": 0}, want_exit_code=69),
+    BadInput("endpoint-refuses", Reason.STORAGE_UNAVAILABLE, ("9999",), is_slow=True, edits={"spec.storage.endpointURL": "http://{s3_host}:9999", "spec.runPolicy.backoffLimit": 0}, want_exit_code=69),
     BadInput("empty-file", Reason.DATA_ERROR, ("empty.jsonl",), lambda: {"empty.jsonl": b""}, {TRAIN: "{prefix}/empty.jsonl"}, want_exit_code=65),
     BadInput("broken-json", Reason.DATA_ERROR, ("broken.jsonl", "line 17"), lambda: {"broken.jsonl": _broken_line()}, {TRAIN: "{prefix}/broken.jsonl"}, want_exit_code=65),
     BadInput("missing-column", Reason.DATA_ERROR, ("label", "unlabelled.jsonl"), lambda: {"unlabelled.jsonl": _without_label()}, {TRAIN: "{prefix}/unlabelled.jsonl"}, want_exit_code=65),
@@ -123,8 +125,7 @@ BAD_INPUTS = (
     BadInput("no-image", Reason.IMAGE_PULL_FAILED, ("no-such-image",), edits={"spec.trainer.image": "{registry}/no-such-image:1"}, stalls=True),
     BadInput("no-gpu", Reason.UNSCHEDULABLE, ("nvidia.com/gpu",), edits={"spec.resources.gpus": 1}, stalls=True),
 )  # fmt: skip
-"""Rows that end in the prepare stage cost seconds; `diverges`, first because it takes longest, and `no-gpu` go on to the
-train stage."""
+"""Rows that end in the prepare stage cost seconds; `diverges` and `no-gpu` go on to the train stage."""
 
 
 def list_models(minilm: dict[str, Path], gguf: Path) -> Files:
