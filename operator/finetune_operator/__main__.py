@@ -87,7 +87,6 @@ def run(configuration: Settings) -> None:
         standalone=True,
         clusterwide=not configuration.watched_namespaces,
         namespaces=configuration.watched_namespaces,
-        liveness_endpoint=f"http://0.0.0.0:{configuration.health_port}/healthz",
         memo=Memo(settings=configuration, metrics=metrics, health=health, worker=worker),
     )
 

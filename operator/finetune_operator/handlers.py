@@ -40,7 +40,9 @@ def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - kopf'
 @kopf.on.startup(id="start", retries=1)
 async def start(memo: Memo, settings: kopf.OperatorSettings, **_: object) -> None:
     """Serve the endpoints, check the API server, start the workers."""
-    memo.endpoints = await vital_signs.serve(memo.metrics, memo.health, memo.settings.metrics_port)
+    memo.endpoints = await vital_signs.serve(
+        memo.metrics, memo.health, metrics_port=memo.settings.metrics_port, health_port=memo.settings.health_port
+    )
     try:
         if await memo.worker.start():
             settings.watching.field_selectors[group.GROUP, group.VERSION, group.PLURAL] = UNFINISHED_SELECTOR
@@ -53,15 +55,6 @@ async def stop(memo: Memo, **_: object) -> None:
     """Stop the workers and the endpoints."""
     await memo.worker.stop()
     await memo.endpoints.cleanup()
-
-
-@kopf.on.probe(id="alive")
-def probe(memo: Memo, **_: object) -> str:
-    """Answer the liveness probe; only a PermanentError makes it fail at once."""
-    problem = memo.health.find_problem()
-    if problem:
-        raise kopf.PermanentError(problem)
-    return "ok"
 
 
 @kopf.on.event(group.GROUP, group.VERSION, group.PLURAL, id="finetunejobs")

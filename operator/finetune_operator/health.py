@@ -1,7 +1,7 @@
-"""Whether this process does its work: ages that the liveness probe judges, and the endpoints beside kopf's.
+"""Whether this process does its work: ages that the liveness probe judges, and the endpoints that tell.
 
-kopf serves /healthz and calls `find_problem` through a probe, cached for 10 s. A quiet cluster is healthy: the
-resync is what proves that the API server answers. /metrics and /readyz are served here.
+A quiet cluster is healthy: the resync is what proves that the API server answers. kopf's own endpoint is not used: it
+binds one address, and the kubelet probes a pod at whichever address it has, IPv4 or IPv6.
 """
 
 import asyncio
@@ -57,8 +57,8 @@ class Health:
             self._metrics.loop_lag.set(self._lag)
 
 
-async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
-    """Serve /metrics and /readyz until the returned runner is cleaned up."""
+async def serve(metrics: Metrics, health: Health, *, metrics_port: int, health_port: int) -> web.AppRunner:
+    """Serve /metrics, /readyz and /healthz, each at both ports, until the returned runner is cleaned up."""
 
     async def get_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.build_exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
@@ -66,9 +66,17 @@ async def serve(metrics: Metrics, health: Health, port: int) -> web.AppRunner:
     async def get_readiness(_: web.Request) -> web.Response:
         return web.Response(status=200 if health.is_ready else 503, text="ok\n" if health.is_ready else "starting\n")
 
+    async def get_health(_: web.Request) -> web.Response:
+        problem = health.find_problem()
+        return web.Response(status=500 if problem else 200, text=f"{problem or 'ok'}\n")
+
     application = web.Application()
-    application.add_routes([web.get("/metrics", get_metrics), web.get("/readyz", get_readiness)])
+    application.add_routes(
+        [web.get("/metrics", get_metrics), web.get("/readyz", get_readiness), web.get("/healthz", get_health)]
+    )
     runner = web.AppRunner(application, handle_signals=False, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, port=port).start()
+    for port in (metrics_port, health_port):
+        # Without a host: every address of the pod.
+        await web.TCPSite(runner, port=port).start()
     return runner

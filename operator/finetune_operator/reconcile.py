@@ -30,7 +30,9 @@ def plan_job(job: FineTuneJob, observed: Observed, now: datetime, settings: Sett
         return Plan(job.status)
     # A finished run never trains again, whatever is missing: only its remains are cleared away.
     if status.is_true(job.status.conditions, ConditionType.FINISHED):
-        current = job.status.model_copy(update={"observed_generation": job.generation})
+        # `kubectl wait` takes no condition for true that has seen an older generation than the object's.
+        seen = [item.model_copy(update={"observed_generation": job.generation}) for item in job.status.conditions]
+        current = job.status.model_copy(update={"observed_generation": job.generation, "conditions": seen})
         return Plan(current, tuple(drafting.build_cleanup(job, observed)))
     draft = Draft(job, observed, now, settings, job.status)
     verdict = _decide(draft)
@@ -46,7 +48,7 @@ def _decide(draft: Draft) -> Verdict:
         return refusal or stages.build_failed(Reason.INVALID_SPEC, "spec can't be read")
     draft.spec = spec
     # An attempt that has ended is settled first: its result counts, whatever else is asked for meanwhile.
-    verdict = stages.settle_attempt(draft)
+    verdict = stages.settle_attempt(draft) or stages.await_completion(draft)
     if verdict is not None:
         return verdict
     # What the pods do is written down before anything is judged by it.
@@ -65,7 +67,9 @@ def _decide(draft: Draft) -> Verdict:
     # Nothing runs: the next attempt begins, after a pause if the last one failed. The pause is no waiting for a pod.
     if attempt is None:
         draft.update(pending_since=None)
-    return _back_off(draft) or stages.start_attempt(draft, spec)
+        # Also right after an attempt that this operator had taken over.
+        _, refusal = _parse_spec(draft)
+    return refusal or _back_off(draft) or stages.start_attempt(draft, spec)
 
 
 def _parse_spec(draft: Draft) -> tuple[FineTuneJobSpec | None, Verdict | None]:
@@ -79,7 +83,7 @@ def _parse_spec(draft: Draft) -> tuple[FineTuneJobSpec | None, Verdict | None]:
             return None, stages.build_failed(Reason.INVALID_SPEC, text)
         # The CRD is newer than this operator: a field it doesn't know must neither be ignored nor end the run.
         spec = FineTuneJobSpec.model_validate(raw, extra="ignore")
-        if not draft.status.attempts:
+        if draft.attempt is None:
             message = f"this operator is older than the CRD: {text}; upgrade the operator"
             return spec, Verdict(State.PENDING, message, Reason.INVALID_SPEC, is_stalled=True)
     if draft.attempt is not None:

@@ -33,6 +33,7 @@ from finetune_operator.policies import deadlines, retries
 
 EVENTS_AFTER_SECONDS = 10
 """A Job without pods for that long asks for its Events: they alone say why (a choice; pods come within a second)."""
+_MAX_EVENTS_PAUSE_SECONDS = 300
 _MAX_WARNINGS = 16
 
 
@@ -86,6 +87,20 @@ def _is_out_of_time(draft: Draft, attempt: Attempt, child: ChildJob) -> bool:
     )
 
 
+def await_completion(draft: Draft) -> Verdict | None:
+    """Hold everything while a pod has committed its result and its Job is not complete, a moment later.
+
+    What is committed counts: neither a limit nor the wish to suspend may end or stop the attempt now.
+    """
+    attempt, child = draft.attempt, draft.child
+    if attempt is None or child is None or attempt.cause == Milestone.SUSPENDED:
+        return None
+    if outcome.find_success(attempt, draft.list_pods()) is None:
+        return None
+    draft.running_since = attempts.find_running_since(draft.status)
+    return Verdict(State.RUNNING, f"attempt {attempt.number} has its result; Job {child.name} is being completed")
+
+
 def track_attempt(draft: Draft) -> None:
     """Record what the live attempt's pods do: the Job's uid, since when one runs or none does, and why."""
     attempt, child = draft.attempt, draft.child
@@ -110,6 +125,12 @@ def track_attempt(draft: Draft) -> None:
         draft.update_attempt(active_seconds=attempts.measure_active_seconds(attempt, since, pods, draft.now))
         draft.update(pending_since=status.build_time(draft.now))
         _tell_interruption(draft, child)
+        return
+    # A pod that ran while nobody looked has ended the wait before it.
+    ended = max((pod.finished_at for pod in pods if pod.finished_at is not None), default=None)
+    waiting_since = status.parse_time(draft.status.pending_since) if draft.status.pending_since else None
+    if ended is not None and waiting_since is not None and waiting_since < ended <= draft.now:
+        draft.update(pending_since=status.build_time(ended))
 
 
 def _close_stretch(draft: Draft, child: ChildJob, since: datetime, running: ChildPod) -> None:
@@ -298,7 +319,8 @@ def _end_attempt(draft: Draft, cause: str, *, is_counted: bool) -> None:
         draft.update_attempt(start_time=status.build_time(min(started)))
     if attempt.job_uid is None and child is not None:
         draft.update_attempt(job_uid=child.uid)
-    ended_at = (child.finished_at if child is not None else None) or draft.now
+    # By the clock of the control plane, which may go ahead of ours: the pause after it must not grow by that.
+    ended_at = min((child.finished_at if child is not None else None) or draft.now, draft.now)
     draft.status = attempts.end(
         draft.status,
         cause=str(cause),
@@ -385,7 +407,8 @@ def _find_waiting_limit(draft: Draft, spec: FineTuneJobSpec, child: ChildJob) ->
     if draft.wait is not None and draft.wait.stalls_at is not None:
         candidates.append((draft.wait.stalls_at - draft.now).total_seconds())
     if not draft.list_pods() and not child.is_suspended:
-        candidates.append(float(EVENTS_AFTER_SECONDS))
+        # Its pod is told by the watch; what is asked for is why there is none, and the longer it waits the less often.
+        candidates.append(float(min(max(EVENTS_AFTER_SECONDS, pending / 2), _MAX_EVENTS_PAUSE_SECONDS)))
     return min(candidates)
 
 

@@ -1,5 +1,7 @@
 """What holds a run back or ends it: suspension, deadlines, the queue."""
 
+from typing import Any
+
 import cluster_objects as objects
 import pytest
 from cluster_objects import Cluster, to_prepare, to_train
@@ -81,6 +83,45 @@ def test_a_failure_that_comes_while_suspending_does_not() -> None:
 
 
 # Deadlines.
+
+
+def end_with_result(cluster: Cluster) -> None:
+    """Let the pod commit its result while its Job is not complete yet."""
+    pod = cluster.add_pod(21)
+    objects.start_pod(pod, 30)
+    cluster.step(40)
+    objects.end_pod(pod, 0, 119, objects.build_trained_message())
+
+
+@pytest.mark.parametrize("edit", [{}, {"suspend": True}], ids=["the deadline", "a wish to suspend"])
+def test_a_committed_result_stands_whatever_comes_before_its_job_is_complete(edit: dict[str, Any]) -> None:
+    cluster = to_train(spec__runPolicy={"activeDeadlineSeconds": 100, "pendingDeadlineSeconds": 1000})
+    end_with_result(cluster)
+    cluster.job["spec"]["runPolicy"] |= edit
+    plan = cluster.step(130)
+    assert (objects.list_kinds(plan), cluster.status["phase"]) == ([], "Training")
+    objects.end_child(cluster.children[-1], "Complete", 131)
+    cluster.step(131)
+    assert cluster.status["phase"] == "Succeeded"
+
+
+def test_a_pod_that_ran_while_nobody_looked_has_ended_the_wait_before_it() -> None:
+    cluster = to_prepare(spec__runPolicy={"pendingDeadlineSeconds": 60})
+    objects.end_pod(cluster.add_pod(5), 143, 200, disruption="Eviction: node drained")
+    cluster.step(210)
+    assert ("failure" in cluster.status, cluster.status["pendingSince"]) == (False, objects.time_text(200))
+    cluster.step(260)
+    assert cluster.status["failure"]["reason"] == "PendingDeadlineExceeded"
+
+
+def test_a_control_plane_whose_clock_goes_ahead_does_not_prolong_the_pause() -> None:
+    cluster = to_prepare()
+    objects.end_pod(cluster.add_pod(5), 75, 20)
+    objects.end_child(cluster.children[0], "Failed", 620, "BackoffLimitExceeded")
+    plan = cluster.step(21)
+    assert cluster.status["attempts"][0]["endTime"] == objects.time_text(21)
+    assert plan.requeue_after is not None
+    assert plan.requeue_after <= 11
 
 
 def test_running_time_is_summed_over_attempts_and_ends_the_run() -> None:

@@ -287,7 +287,7 @@ def test_a_crash_before_the_clean_up_is_made_good() -> None:
     assert objects.list_kinds(cluster.step(100)) == ["DeleteJob", "PatchJob"]
 
 
-def test_a_finished_run_follows_the_generation_and_nothing_else() -> None:
+def test_a_finished_run_follows_the_generation_with_every_condition_and_nothing_else() -> None:
     cluster = to_prepare()
     cluster.step(1)
     cluster.end(65, 20, objects.build_message("prepare", 1, 65, "DataError"))
@@ -296,4 +296,5 @@ def test_a_finished_run_follows_the_generation_and_nothing_else() -> None:
     cluster.job["metadata"]["generation"] = 7
     cluster.job["spec"]["runPolicy"]["suspend"] = True
     cluster.step(30)
-    assert cluster.status == final | {"observedGeneration": 7}
+    seen = [item | {"observedGeneration": 7} for item in final["conditions"]]
+    assert cluster.status == final | {"observedGeneration": 7, "conditions": seen}

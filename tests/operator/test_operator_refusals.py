@@ -91,6 +91,10 @@ def test_a_field_of_a_newer_crd_stalls_a_new_run_and_ends_none() -> None:
     live.job["spec"]["training"]["novelty"] = True
     live.step(1)
     assert live.get_condition("Stalled")[0] == "False"
+    live.end(0, 20, objects.build_prepared_message())
+    assert _kinds(live.step(20)) == [], "no stage begins without the field"
+    assert live.get_condition("Stalled")[:2] == ("True", "InvalidSpec")
+    assert live.status["preparedSHA256"] == objects.PREPARED_SHA256
 
 
 def test_a_status_of_a_newer_operator_is_read_without_its_news() -> None:
@@ -144,8 +148,7 @@ def test_a_recorded_image_that_is_no_longer_allowed_ends_the_run_and_says_what_t
     cluster = to_train()
     cluster.end(75, 40)
     _upgrade(cluster)
-    cluster.step(40)
-    plan = cluster.step(41)
+    plan = cluster.step(40)
     assert _kinds(plan) == ["PatchJob", "PatchJob"], "nothing but the expiry of the old Jobs"
     failure = cluster.status["failure"]
     assert failure["reason"] == "ConfigError"

@@ -263,11 +263,13 @@ async def _break_off(request: web.Request) -> web.Response:
 
 
 @pytest.mark.parametrize(
-    ("handler", "error"), [(_hang, httpx2.ReadTimeout), (_break_off, httpx2.ReadError)], ids=["no answer", "cut off"]
+    ("handler", "timeout_seconds", "error"),
+    [(_hang, 0.2, httpx2.ReadTimeout), (_break_off, 60.0, httpx2.ReadError)],
+    ids=["no answer", "cut off"],
 )
-def test_failures_are_those_of_the_client_library(handler: Any, error: type[Exception]) -> None:
+def test_failures_are_those_of_the_client_library(handler: Any, timeout_seconds: float, error: type[Exception]) -> None:
     with pytest.raises(error):
-        asyncio.run(_exchange(handler, timeout_seconds=0.2))
+        asyncio.run(_exchange(handler, timeout_seconds=timeout_seconds))
 
 
 def test_a_server_that_is_not_there_is_a_connect_error() -> None:

@@ -43,6 +43,12 @@ def _build_spec_schema() -> Manifest:
     return dict(crd.build_schema()["properties"]["spec"])
 
 
+def forget_generation(stored: Manifest) -> Manifest:
+    """Return a status without the generations it has seen."""
+    conditions = [item | {"observedGeneration": 0} for item in stored["conditions"]]
+    return stored | {"observedGeneration": 0, "conditions": conditions}
+
+
 def fill_defaults(value: Any, schema: Manifest) -> None:
     """Fill in the defaults of a structural schema, in place, as the API server does."""
     if isinstance(value, dict):
