@@ -72,9 +72,9 @@ def measure_active_seconds(
     Two lower bounds, each blind where the other sees: the stretches in the status miss what ran while the operator was
     down, the pods miss those of their number that were deleted.
     """
-    ends = [pod.finished_at for pod in pods if pod.finished_at is not None]
-    is_running = any(pod.is_running for pod in pods)
+    ends = [end for pod in pods if (end := pod.find_end(now)) is not None]
+    is_running = any(pod.is_running(now) for pod in pods)
     until = now if is_running or not ends else min(now, max(ends))
     recorded = attempt.active_seconds + deadlines.compute_elapsed_seconds(running_since, until)
-    visible = sum(deadlines.compute_elapsed_seconds(pod.started_at, pod.finished_at or until) for pod in pods)
+    visible = sum(deadlines.compute_elapsed_seconds(pod.started_at, pod.find_end(now) or until) for pod in pods)
     return max(recorded, visible)

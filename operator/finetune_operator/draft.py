@@ -5,7 +5,7 @@ tell of transitions only: what differs between the status as it was read and as 
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_api import status
 from finetune_api.run import Stage
@@ -17,7 +17,7 @@ from finetune_api.status import (
     Milestone,
     Progress,
 )
-from finetune_operator import attempts, conditions
+from finetune_operator import attempts, conditions, waiting
 from finetune_operator.conditions import Facts, State, Verdict
 from finetune_operator.observe import ChildJob, ChildPod, FineTuneJob, Observed
 from finetune_operator.plan import Action, DeleteJob, Event, PatchJob, Plan
@@ -25,8 +25,6 @@ from finetune_operator.policies import ttl
 from finetune_operator.settings import Settings
 from finetune_operator.waiting import Wait
 
-STUCK_AFTER = timedelta(minutes=5)
-"""After its grace period has passed, a pod that is still there can't be removed (a choice)."""
 _VALIDATED_PERCENT, _TRAINING_PERCENT = 10, 20
 """Milestones, not measurements: what the operator knows for certain. 100 is success alone."""
 
@@ -138,11 +136,7 @@ def build_cleanup(job: FineTuneJob, observed: Observed) -> list[Action]:
 
 def find_stuck_pod(draft: Draft) -> str:
     """Name a pod that can't be removed, and what to do; empty if there is none."""
-    for pod in draft.list_remaining_pods():
-        if pod.removal_due_at is not None and draft.now > pod.removal_due_at + STUCK_AFTER:
-            since = status.build_time(pod.removal_due_at)
-            return f"pod {pod.name} should be gone since {since}; remove its node or taint it out-of-service"
-    return ""
+    return next((waiting.describe_stuck(pod) for pod in draft.list_remaining_pods() if pod.is_stuck(draft.now)), "")
 
 
 def _build_progress(draft: Draft, verdict: Verdict) -> Progress:

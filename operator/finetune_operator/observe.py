@@ -60,6 +60,10 @@ class ChildJob:
         return self.is_complete or self.is_failed
 
 
+STUCK_AFTER = timedelta(minutes=5)
+"""After its grace period has passed, a pod that is still there can't be removed (a choice)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChildPod:
     """A pod of a child Job; the container fields are those of the trainer's container.
@@ -92,9 +96,17 @@ class ChildPod:
     def is_terminal(self) -> bool:
         return self.phase in ("Succeeded", "Failed")
 
-    @property
-    def is_running(self) -> bool:
-        return self.started_at is not None and self.finished_at is None and not self.is_terminal
+    def is_stuck(self, now: datetime) -> bool:
+        """Tell whether it should be gone long since: its node doesn't answer, and its status tells nothing any more."""
+        return not self.is_terminal and self.removal_due_at is not None and now > self.removal_due_at + STUCK_AFTER
+
+    def is_running(self, now: datetime) -> bool:
+        """Tell whether its container runs, as far as anybody can know."""
+        return self.started_at is not None and self.find_end(now) is None and not self.is_terminal
+
+    def find_end(self, now: datetime) -> datetime | None:
+        """Return when its container ended; on a lost node, when it had to, at the latest."""
+        return self.removal_due_at if self.finished_at is None and self.is_stuck(now) else self.finished_at
 
 
 @dataclass(frozen=True, slots=True)

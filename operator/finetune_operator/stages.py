@@ -4,6 +4,7 @@
 digest of what was committed to S3, as the termination message reports it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -26,7 +27,7 @@ from finetune_operator import draft as drafting
 from finetune_operator.builders import job as job_builder
 from finetune_operator.conditions import State, Verdict
 from finetune_operator.draft import Draft
-from finetune_operator.observe import ChildJob, ChildPod
+from finetune_operator.observe import STUCK_AFTER, ChildJob, ChildPod
 from finetune_operator.outcome import End, Outcome
 from finetune_operator.plan import CreateJob, Event, PatchJob, Plan
 from finetune_operator.policies import deadlines, retries
@@ -110,7 +111,7 @@ def track_attempt(draft: Draft) -> None:
         draft.update_attempt(job_uid=child.uid)
     pods = draft.list_pods()
     since = attempts.find_running_since(draft.status)
-    running = next((pod for pod in reversed(pods) if pod.is_running), None)
+    running = next((pod for pod in reversed(pods) if pod.is_running(draft.now)), None)
     if running is not None and running.started_at is not None:
         if since is not None and running.started_at > since:
             _close_stretch(draft, child, since, running)
@@ -152,7 +153,8 @@ def follow_attempt(draft: Draft, spec: FineTuneJobSpec, attempt: Attempt, child:
         draft.actions.append(PatchJob(child.name, child.uid, {"activeDeadlineSeconds": limit}))
     if draft.wait is None:
         text = f"attempt {attempt.number} of stage {attempt.stage} runs"
-        return Verdict(State.RUNNING, text, requeue_after=_find_running_limit(draft, spec, attempt))
+        limits = [_find_running_limit(draft, spec, attempt), *_list_stuck_limits(draft, draft.list_pods())]
+        return Verdict(State.RUNNING, text, requeue_after=min(limits))
     wait = draft.wait
     state = State.QUEUED if wait.is_queued else State.PENDING
     return Verdict(
@@ -170,9 +172,15 @@ def await_removal(draft: Draft, spec: FineTuneJobSpec) -> Verdict:
     if stuck:
         reason = Milestone.NODE_UNREACHABLE.value
         return Verdict(State.PENDING, f"{text}: {stuck}", reason, is_stalled=True, requeue_after=waits[0])
-    due = [pod.removal_due_at for pod in draft.list_remaining_pods() if pod.removal_due_at is not None]
-    waits += [(moment + drafting.STUCK_AFTER - draft.now).total_seconds() + 1 for moment in due]
+    waits += _list_stuck_limits(draft, draft.list_remaining_pods())
     return Verdict(State.PENDING, text, requeue_after=min(waits))
+
+
+def _list_stuck_limits(draft: Draft, pods: Sequence[ChildPod]) -> list[float]:
+    """Return in how many seconds pods on their way out will be overdue."""
+    due = [pod.removal_due_at for pod in pods if pod.removal_due_at is not None and not pod.is_terminal]
+    waits = [(moment + STUCK_AFTER - draft.now).total_seconds() + 1 for moment in due]
+    return [seconds for seconds in waits if seconds > 0]
 
 
 def start_attempt(draft: Draft, spec: FineTuneJobSpec) -> Verdict:

@@ -90,9 +90,17 @@ def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unsche
     waiting = next((pod for pod in reversed(pods) if not pod.is_terminal), None)
     if waiting is None:
         return _describe_no_pod(job)
+    if waiting.is_stuck(now):
+        return Wait(Milestone.NODE_UNREACHABLE, describe_stuck(waiting), is_stalled=True)
     if waiting.unschedulable or waiting.is_gated:
         return _describe_unscheduled(waiting, now, unschedulable_grace_seconds)
     return _describe_container(waiting)
+
+
+def describe_stuck(pod: ChildPod) -> str:
+    """Say of a pod on a lost node what to do about it."""
+    since = status.build_time(pod.removal_due_at) if pod.removal_due_at is not None else "long"
+    return f"pod {pod.name} should be gone since {since}; remove its node or taint it out-of-service"
 
 
 def _describe_no_pod(job: ChildJob) -> Wait:

@@ -114,6 +114,26 @@ def test_a_pod_that_ran_while_nobody_looked_has_ended_the_wait_before_it() -> No
     assert cluster.status["failure"]["reason"] == "PendingDeadlineExceeded"
 
 
+def test_a_pod_on_a_lost_node_runs_no_more_and_says_what_to_do() -> None:
+    cluster = to_train(spec__runPolicy={"activeDeadlineSeconds": 1000, "pendingDeadlineSeconds": 2000})
+    pod = cluster.add_pod(21)
+    objects.start_pod(pod, 30)
+    cluster.step(40)
+    pod["metadata"]["deletionTimestamp"] = objects.time_text(100)
+    assert cluster.step(110).requeue_after == 100 + 300 - 110 + 1
+    assert cluster.status["phase"] == "Training"
+    plan = cluster.step(401)
+    message = f"pod {pod['metadata']['name']} should be gone since {objects.time_text(100)}; remove its node"
+    assert cluster.get_condition("Running")[0] == "False"
+    assert cluster.get_condition("Stalled")[:2] == ("True", "NodeUnreachable")
+    assert cluster.get_condition("Ready")[2].startswith(message)
+    assert cluster.status["attempts"][-1]["activeSeconds"] == 70, "from 30 to 100"
+    assert objects.list_reasons(plan).count("NodeUnreachable") == 1
+    cluster.step(402 + 2000)
+    assert cluster.status["failure"]["reason"] == "PendingDeadlineExceeded"
+    assert message in cluster.status["failure"]["message"]
+
+
 def test_a_control_plane_whose_clock_goes_ahead_does_not_prolong_the_pause() -> None:
     cluster = to_prepare()
     objects.end_pod(cluster.add_pod(5), 75, 20)
