@@ -47,6 +47,13 @@ def _when(broken: bool, value: object) -> str | None:
     return str(value) if broken else None
 
 
+def _find_refused_toleration(spec: FineTuneJobSpec) -> str | None:
+    for item in spec.placement.tolerations:
+        if (item.operator == "Exists" and item.value) or (item.operator == "Equal" and not item.key):
+            return f"key {item.key!r}, operator {item.operator}, value {item.value!r}"
+    return None
+
+
 def _inside(inner: str, outer: str) -> bool:
     return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")
 
@@ -221,6 +228,12 @@ RULES: tuple[Rule, ...] = (
         "a store is named by storage.endpointURL",
         _find_reserved_variable,
         "FieldValueForbidden",
+    ),
+    Rule(
+        "placement.tolerations",
+        "self.placement.tolerations.all(t, t.operator == 'Exists' ? t.value == '' : t.key != '')",
+        "must each have a key, or operator Exists, which takes no value: Kubernetes accepts no other pod",
+        _find_refused_toleration,
     ),
     Rule(
         "method.preference",

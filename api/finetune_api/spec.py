@@ -19,9 +19,11 @@ S3_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00]+)*/?$"
 MODEL_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00]+)*/?|hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?)$"
 SHA256_PATTERN = r"^([0-9a-f]{64})?$"
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-OPTIONAL_NAME_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+OPTIONAL_NAME_PATTERN = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$"
 ENDPOINT_PATTERN = r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$"
 COLUMN_PATTERN = r"^[^\x00-\x1f]+$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$"
+LABEL_KEY_PATTERN = r"^(([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$"
 ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _DOT_SEGMENT_PATTERN = r"(^|/)[.]{1,2}(/|$)"
 _DOT_SEGMENT_MESSAGE = "must not contain the path segments . and .."
@@ -290,20 +292,20 @@ class Resources(Model):
 
 
 class Toleration(Model):
-    key: Annotated[str, Field(max_length=317)] = ""
+    key: Annotated[str, Field(max_length=317, pattern=LABEL_KEY_PATTERN)] = ""
     """key of the taint; empty with operator Exists matches every taint."""
     operator: Annotated[str, Field(max_length=16, pattern=r"^(Exists|Equal)$")] = "Equal"
     """operator: Exists or Equal."""
-    value: Annotated[str, Field(max_length=63)] = ""
+    value: Annotated[str, Field(max_length=63, pattern=LABEL_VALUE_PATTERN)] = ""
     """value of the taint; with operator Equal."""
     effect: Annotated[str, Field(max_length=32, pattern=r"^(|NoSchedule|PreferNoSchedule|NoExecute)$")] = ""
     """effect of the taint; empty matches every effect."""
 
 
 class Placement(Model):
-    node_selector: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] = Field(
-        default={}, max_length=32
-    )
+    node_selector: dict[
+        Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63, pattern=LABEL_VALUE_PATTERN)]
+    ] = Field(default={}, max_length=32)
     """nodeSelector: labels a node must carry."""
     tolerations: list[Toleration] = Field(
         default=[], max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}
@@ -311,7 +313,7 @@ class Placement(Model):
     """tolerations of node taints."""
     priority_class_name: Name = ""
     """priorityClassName of the pods."""
-    queue_name: Name = ""
+    queue_name: Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN, max_length=63)] = ""
     """queueName of a Kueue LocalQueue in the job's namespace."""
     runtime_class_name: Name = ""
     """runtimeClassName of the pods."""

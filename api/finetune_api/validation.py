@@ -31,6 +31,8 @@ _PATTERN_RULES = {
     spec.MODEL_URI_PATTERN: "must be an address of the form s3://bucket/folder/ or s3://bucket/file.gguf",
     spec.SHA256_PATTERN: "must be 64 hexadecimal digits in lower case, or empty",
     spec.LABEL_PATTERN: "must consist of lower-case letters, digits and -, and begin and end with a letter or digit",
+    spec.LABEL_VALUE_PATTERN: "must be a label's value: letters, digits, -, _ and ., no sign at an end",
+    spec.LABEL_KEY_PATTERN: "must be a label's key: letters, digits, -, _ and ., perhaps after a domain and /",
     spec.OPTIONAL_NAME_PATTERN: "must be the name of a Kubernetes object: lower-case letters, digits, - and .",
     spec.ENDPOINT_PATTERN: "must be http:// or https:// with host and optional port, without a path",
     spec.COLUMN_PATTERN: "must not contain control characters",
