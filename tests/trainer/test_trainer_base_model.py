@@ -115,22 +115,36 @@ def test_a_gguf_file_cut_short_is_refused(gguf_path: Path, tmp_path: Path, kept:
         base_model.load_facts(tmp_path, "cut.gguf", SOURCE)
 
 
-@pytest.mark.parametrize("scaling", ["linear", "factors"])
-def test_a_gguf_file_whose_positions_would_be_read_wrong_is_refused(tmp_path: Path, scaling: str) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "scaled.gguf", "llama")
-    writer.add_name("scaled")
+def write_gguf(path: Path, shapes: dict[str, tuple[int, ...]], edit: Callable[[Any], object] = lambda _: None) -> None:
+    """Write the header of a Llama with tensors of ones."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
     writer.add_block_count(1)
-    if scaling == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-    else:
-        writer.add_tensor("rope_freqs.weight", numpy.ones(8, numpy.float32))
-    writer.add_tensor("blk.0.attn_q.weight", numpy.ones((32, 32), numpy.float32))
+    edit(writer)
+    for name, shape in shapes.items():
+        writer.add_tensor(name, numpy.ones(shape, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@pytest.mark.parametrize("scaling", ["linear", "factors"])
+def test_a_gguf_file_whose_positions_would_be_read_wrong_is_refused(tmp_path: Path, scaling: str) -> None:
+    factors: dict[str, tuple[int, ...]] = {"rope_freqs.weight": (8,)} if scaling == "factors" else {}
+
+    def scale(writer: Any) -> None:
+        if scaling == "linear":
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+
+    write_gguf(tmp_path / "scaled.gguf", {"blk.0.attn_q.weight": (32, 32), **factors}, scale)
     with pytest.raises(ModelError, match=r"must have plain rotary positions to be read from GGUF; it scales them"):
         base_model.load_facts(tmp_path, "scaled.gguf", SOURCE)
+
+
+def test_experts_in_a_gguf_file_are_seen(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "experts.gguf", {"blk.0.ffn_gate_exps.weight": (2, 32, 32)})
+    assert base_model.load_facts(tmp_path, "experts.gguf", SOURCE).has_experts
 
 
 def edit_config(**changes: Any) -> Callable[[Path], object]:

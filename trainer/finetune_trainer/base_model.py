@@ -84,7 +84,7 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
         max_positions=_find_max_positions(text),
         is_decoder=bool(getattr(config, "is_decoder", False)),
-        has_experts=any(_EXPERTS in name for name in shapes),
+        has_experts=any(_EXPERTS in name or _GGUF_EXPERTS in name for name in shapes),
         head_labels=_find_head_labels(shapes, config),
     )
 
@@ -263,7 +263,7 @@ _GGUF_LINEAR = {
 }
 _HEAD_NAMES = ("classifier", "score")
 # Experts are one tensor of all of them once they are loaded: no linear layers to quantize or to put an adapter on.
-_EXPERTS = ".experts."
+_EXPERTS, _GGUF_EXPERTS = ".experts.", "_exps."
 _NOT_LINEAR = (_EXPERTS, "embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
 
 
