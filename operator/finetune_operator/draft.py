@@ -136,7 +136,8 @@ def build_cleanup(job: FineTuneJob, observed: Observed) -> list[Action]:
 
 def find_stuck_pod(draft: Draft) -> str:
     """Name a pod that can't be removed, and what to do; empty if there is none."""
-    return next((waiting.describe_stuck(pod) for pod in draft.list_remaining_pods() if pod.is_stuck(draft.now)), "")
+    found = (waiting.describe_stuck(pod, draft.now) for pod in draft.list_remaining_pods())
+    return next(filter(None, found), "")
 
 
 def _build_progress(draft: Draft, verdict: Verdict) -> Progress:

@@ -90,16 +90,18 @@ def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unsche
     waiting = next((pod for pod in reversed(pods) if not pod.is_terminal), None)
     if waiting is None:
         return _describe_no_pod(job)
-    if waiting.is_stuck(now):
-        return Wait(Milestone.NODE_UNREACHABLE, describe_stuck(waiting), is_stalled=True)
+    if stuck := describe_stuck(waiting, now):
+        return Wait(Milestone.NODE_UNREACHABLE, stuck, is_stalled=True)
     if waiting.unschedulable or waiting.is_gated:
         return _describe_unscheduled(waiting, now, unschedulable_grace_seconds)
     return _describe_container(waiting)
 
 
-def describe_stuck(pod: ChildPod) -> str:
-    """Say of a pod on a lost node what to do about it."""
-    since = status.build_time(pod.removal_due_at) if pod.removal_due_at is not None else "long"
+def describe_stuck(pod: ChildPod, now: datetime) -> str:
+    """Say of a pod that can't be removed what to do about it; empty of any other."""
+    if pod.removal_due_at is None or not pod.is_stuck(now):
+        return ""
+    since = status.build_time(pod.removal_due_at)
     return f"pod {pod.name} should be gone since {since}; remove its node or taint it out-of-service"
 
 

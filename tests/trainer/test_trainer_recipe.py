@@ -50,7 +50,7 @@ def load_published(base: Path, folder: Path) -> Any:
     exec(code, loaded)  # noqa: S102 - it is what is tested
     for module in loaded["model"].modules():
         if isinstance(module, Linear4bit):
-            # Some processors compute NF4 in bfloat16 otherwise: right, but only to 1e-3, as the card says.
+            # Some processors compute NF4 in bfloat16 otherwise: right, but only to 1e-3, which the card allows for.
             module.support_avx512bf16_for_cpu = False
     return loaded["model"]
 

@@ -44,9 +44,10 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
         "pipeline_tag": _PIPELINES.get(spec.task, "text-generation"),
         "tags": ["finetune-operator", spec.method.kind.value.lower()],
     }
-    imported = {facts.model_class}
-    if spec.method.quantization != Quantization.NONE:
-        imported |= {"BitsAndBytesConfig"} | ({"AutoModelForCausalLM"} if facts.gguf_file else set())
+    # transformers doesn't quantize a GGUF file while it reads it.
+    is_unpacked = is_adapter and facts.gguf_file is not None and spec.method.quantization != Quantization.NONE
+    imported = {facts.model_class} | ({"AutoModelForCausalLM"} if is_unpacked else set())
+    imported |= {"BitsAndBytesConfig"} if spec.method.quantization != Quantization.NONE else set()
     code = _QUANTIZATION_CODE[spec.method.quantization].format(skipped=facts.skipped_modules)
     template = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
     # Markdown for people who read the job anyway: nothing to escape.
@@ -77,6 +78,7 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
         is_adapter=is_adapter,
         model_class=facts.model_class,
         imported=sorted(imported),
+        is_unpacked=is_unpacked,
         quantization_code=code,
         gguf_file=facts.gguf_file,
         dtype=facts.dtype,

@@ -306,8 +306,9 @@ def build_arguments(
     An item of our loader is a whole step of a rank, so the library sees a batch of one and no accumulation. Mixed
     precision is off as well: `Objective.compute` sees to it, for training and evaluation alike.
     """
-    every = spec.evaluation.every if has_validation else EvaluationInterval.END
-    strategies = {EvaluationInterval.EPOCH: "epoch", EvaluationInterval.STEPS: "steps", EvaluationInterval.END: "no"}
+    # At the end is after as many steps as there are.
+    every_steps = {EvaluationInterval.STEPS: spec.evaluation.every_steps, EvaluationInterval.END: plan.total_steps}
+    strategy = "steps" if spec.evaluation.every in every_steps else "epoch"
     # transformers' schedules begin at 0: a run that is all warm-up would learn nothing.
     warmup_steps = min(math.ceil(float(spec.training.warmup_fraction) * plan.total_steps), plan.total_steps - 1)
     arguments = TrainingArguments(
@@ -322,8 +323,8 @@ def build_arguments(
         use_cpu=is_cpu,
         seed=spec.training.seed,
         data_seed=spec.training.seed,
-        eval_strategy=strategies[every],
-        eval_steps=spec.evaluation.every_steps if every == EvaluationInterval.STEPS else None,
+        eval_strategy=strategy if has_validation else "no",
+        eval_steps=every_steps.get(spec.evaluation.every),
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,

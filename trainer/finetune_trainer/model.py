@@ -108,7 +108,7 @@ def load_base(
             arguments["quantization_config"] = _build_quantization(spec, config, arguments["dtype"])
             arguments["device_map"] = {"": device}
         model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **arguments)
-    except (ValueError, RuntimeError, OSError, KeyError, ImportError) as error:
+    except (ValueError, RuntimeError, OSError, KeyError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelError(

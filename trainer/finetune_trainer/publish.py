@@ -78,15 +78,27 @@ def publish(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
         DataError: what stands committed doesn't verify.
         Interrupted: a signal came before the commit.
     """
+    # A pod that was thought dead and replaced leaves alone what its replacement has published.
+    published, digest = _find_committed(store, layout), ""
+    if published is None:
+        digest = _commit(store, layout, manifest, attempt_folder)
+        published = _read_back(store, layout)
+    if published.sha256 != digest:
+        # Ours may be the object of a repeated request, or another attempt's: the bytes tell.
+        logger.warning("attempt %d had already published this run", published.manifest.attempt)
+    upload_current(store, layout, published)
+    return published
+
+
+def _find_committed(store: Store, layout: RunLayout) -> Published | None:
     try:
-        standing = _read_back(store, layout)
+        return _read_back(store, layout)
     except ReferenceNotFound:
-        pass
-    else:
-        # This pod was thought dead and replaced: what its replacement has published must stay as it is.
-        logger.warning("attempt %d had already published this run", standing.manifest.attempt)
-        upload_current(store, layout, standing)
-        return standing
+        return None
+
+
+def _commit(store: Store, layout: RunLayout, manifest: RunManifest, attempt_folder: Path) -> str:
+    """Upload an attempt's files and, if none is there, its manifest; return the sha256 of the latter."""
     uploaded = store.upload_folder(
         attempt_folder, layout.attempt(manifest.attempt), stopping.build_progress("publishing")
     )
@@ -96,12 +108,7 @@ def publish(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
     stopping.check("publishing")
     if store.put_if_absent(layout.manifest, content):
         logger.info("manifest committed to %s", layout.manifest)
-    published = _read_back(store, layout)
-    if published.sha256 != hashlib.sha256(content).hexdigest():
-        # Ours may be the object of a repeated request, or another attempt's: the bytes tell.
-        logger.warning("attempt %d had already published this run", published.manifest.attempt)
-    upload_current(store, layout, published)
-    return published
+    return hashlib.sha256(content).hexdigest()
 
 
 def upload_current(store: Store, layout: RunLayout, published: Published) -> None:

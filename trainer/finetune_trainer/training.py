@@ -21,7 +21,7 @@ import transformers
 from finetune_api import artifacts
 from finetune_api.errors import GPUFault
 from finetune_api.run import RunConfig
-from finetune_api.spec import EvaluationInterval, FineTuneJobSpec, MethodKind, Precision
+from finetune_api.spec import FineTuneJobSpec, MethodKind, Precision
 from finetune_api.status import ResolvedKey
 from finetune_api.tasks import TASKS
 from finetune_trainer import (
@@ -308,8 +308,6 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
     progress.start()
     try:
         trainer.train()
-        if spec.evaluation.every == EvaluationInterval.END and len(setup.splits["validation"]):
-            trainer.evaluate()
     finally:
         progress.stop()
     best.restore(subject.model)
