@@ -33,25 +33,35 @@ def decoder_folder(models: dict[str, Path]) -> Path:
     return models["decoder"]
 
 
-@pytest.fixture(scope="module")
-def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of one layer in a GGUF file."""
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+def write_gguf(path: Path, shapes: dict[str, tuple[int, ...]], edit: Callable[[Any], object] = lambda _: None) -> None:
+    """Write the header of a Llama with tensors of ones."""
     writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
     writer.add_block_count(1)
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(40)
-    shapes = {"token_embd": (40, 32), "blk.0.attn_q": (32, 32), "blk.0.ffn_up": (48, 32), "blk.0.attn_norm": (32,)}
+    edit(writer)
     for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", numpy.ones(shape, numpy.float32))
+        writer.add_tensor(name, numpy.ones(shape, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@pytest.fixture(scope="module")
+def gguf_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of one layer in a GGUF file."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+
+    def describe(writer: Any) -> None:
+        writer.add_context_length(64)
+        writer.add_embedding_length(32)
+        writer.add_feed_forward_length(48)
+        writer.add_head_count(2)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_vocab_size(40)
+
+    shapes = {"token_embd": (40, 32), "blk.0.attn_q": (32, 32), "blk.0.ffn_up": (48, 32), "blk.0.attn_norm": (32,)}
+    write_gguf(path, {f"{name}.weight": shape for name, shape in shapes.items()}, describe)
     return path
 
 
@@ -113,20 +123,6 @@ def test_a_gguf_file_cut_short_is_refused(gguf_path: Path, tmp_path: Path, kept:
         ModelError, match=r"spec\.model\.uri \(.*\) must be a whole GGUF file; it is cut short or damaged"
     ):
         base_model.load_facts(tmp_path, "cut.gguf", SOURCE)
-
-
-def write_gguf(path: Path, shapes: dict[str, tuple[int, ...]], edit: Callable[[Any], object] = lambda _: None) -> None:
-    """Write the header of a Llama with tensors of ones."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_block_count(1)
-    edit(writer)
-    for name, shape in shapes.items():
-        writer.add_tensor(name, numpy.ones(shape, numpy.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("scaling", ["linear", "factors"])

@@ -7,18 +7,16 @@ code of its own is refused.
 import difflib
 import json
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gguf
 import safetensors
 
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.spec import FineTuneJobSpec, ModelSource, Quantization, Task
-from finetune_trainer import model_files, records
+from finetune_trainer import gguf_header, model_files, records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +62,7 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         _check_code(folder, where)
         parameters = _read_safetensors(folder, where)
     else:
-        parameters = _read_gguf(folder / gguf_file, where)
+        parameters = gguf_header.read_header(folder / gguf_file, where)
     config = load_config(folder, gguf_file, source)
     _check_unquantized(config, where)
     shapes = {name: shape for name, shape, _ in parameters}
@@ -143,7 +141,7 @@ def load_config(folder: Path, gguf_file: str | None, source: ModelSource) -> Any
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
-            f"spec.model.uri ({source.uri}) must have a configuration that can be read; {_shorten(error)}",
+            f"spec.model.uri ({source.uri}) must have a configuration that can be read; {records.shorten(error)}",
             "upload the model again.",
         ) from error
 
@@ -166,7 +164,7 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=gguf_file, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
-            f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {_shorten(error)}",
+            f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {records.shorten(error)}",
             "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",
         ) from error
     if not tokenizer.is_fast:
@@ -175,10 +173,6 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
             "save the tokenizer as tokenizer.json.",
         )
     return tokenizer
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
@@ -191,7 +185,8 @@ def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ..
                     parameters.append((name, tuple(part.get_shape()), str(part.get_dtype())))
         except (safetensors.SafetensorError, OSError) as error:
             raise ModelError(
-                f"{where}: {path.name} must be a whole safetensors file; {_shorten(error)}", "upload the file again."
+                f"{where}: {path.name} must be a whole safetensors file; {records.shorten(error)}",
+                "upload the file again.",
             ) from error
     index = folder / "model.safetensors.index.json"
     if index.exists():
@@ -211,44 +206,9 @@ def _load_weight_map(index: Path, where: str) -> dict[str, str]:
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{where}: {index.name} must be a JSON object with a weight_map of names and files;"
-            f" {type(error).__name__}: {_shorten(error)}",
+            f" {type(error).__name__}: {records.shorten(error)}",
             "upload the file again.",
         ) from error
-
-
-def _read_gguf(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
-    from transformers.integrations.gguf.reader import GgufHeader, read_gguf_metadata
-
-    try:
-        header = GgufHeader.from_file(str(path))
-        metadata, _ = read_gguf_metadata(str(path))
-        parameters = [
-            (tensor.name, tensor.shape, gguf.GGMLQuantizationType(tensor.ggml_type).name) for tensor in header.tensors
-        ]
-        end = max((header.data_start + tensor.offset + tensor.nbytes for tensor in header.tensors), default=0)
-        if end > (size := path.stat().st_size):
-            raise ValueError(f"its weights end at byte {end}, the file at {size}")
-    except (ValueError, LookupError, OSError, OverflowError, MemoryError, struct.error) as error:
-        raise ModelError(
-            f"{where} must be a whole GGUF file; it is cut short or damaged ({_shorten(error)})",
-            "upload the file again.",
-        ) from error
-    _check_positions(header.architecture, metadata, [name for name, _, _ in parameters], where)
-    if not parameters:
-        raise ModelError(f"{where} must be a GGUF file with weights; it has none", "upload the model's file.")
-    return parameters
-
-
-def _check_positions(architecture: str, metadata: dict[str, Any], names: Sequence[str], where: str) -> None:
-    """Refuse scaled rotary positions, which transformers (5.23) reads from GGUF for gpt-oss alone, without a word."""
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    lost = [name for name in names if name.startswith(("rope_freqs", "rope_factors"))]
-    lost += [] if scaling == "none" else [f"rope.scaling.type {scaling}"]
-    if lost and architecture != "gpt-oss":
-        raise ModelError(
-            f"{where} must have plain rotary positions to be read from GGUF; it scales them ({', '.join(lost)})",
-            "give the model's folder of safetensors.",
-        )
 
 
 # How transformers calls what GGUF abbreviates, for the Llama family and its relatives.

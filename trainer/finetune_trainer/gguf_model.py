@@ -61,8 +61,7 @@ def _load(folder: Path, name: str, config: Any, source: ModelSource) -> Any:
         )
     except (ValueError, RuntimeError, OSError, LookupError) as error:
         raise ModelError(
-            f"spec.model.uri ({source.uri}) must hold weights that transformers can unpack; "
-            f"{' '.join(str(error).split())[:400]}",
+            f"spec.model.uri ({source.uri}) must hold weights that transformers can unpack; {records.shorten(error)}",
             _REMEDY,
         ) from error
     if missing := sorted(report["missing_keys"]):

@@ -102,6 +102,11 @@ def show_names(names: Sequence[str]) -> str:
     return ", ".join([*map(show_value, names[:_SHOWN_NAMES]), *more])
 
 
+def shorten(error: Exception) -> str:
+    """Return a library's words as one line of a message."""
+    return " ".join(str(error).split())[:300]
+
+
 def get_format(name: str) -> str | None:
     """Return the suffix that tells a file's format, without compression; None when it isn't one of ours."""
     name = name.lower()
