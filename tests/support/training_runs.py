@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import boto3
 import pyarrow
 import pyarrow.parquet
 import tiny_models
+import torch
 
 from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, RunManifest
@@ -214,6 +215,23 @@ class RunBench:
                 stderr=stream,
             )
         return Running(process, folder / "termination", log)
+
+
+@contextlib.contextmanager
+def open_bench(server: Any, folder: Path) -> Iterator[RunBench]:
+    """Open a bench in this process: with the environment of a pod and one thread."""
+    bench = RunBench(server, folder)
+    saved = dict(os.environ)
+    os.environ.update(bench.environment)
+    torch.set_num_threads(1)
+    yield bench
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+def method(kind: str, quantization: str = "None", variant: str = "Standard") -> dict[str, Any]:
+    """Return `spec.method`."""
+    return {"kind": kind, "quantization": quantization, "lora": {"variant": variant}}
 
 
 @dataclass(frozen=True)
