@@ -11,12 +11,13 @@ import torch
 import transformers
 from skewed_rows import map_rows
 
-from finetune_api.spec import FineTuneJobSpec, Precision
-from finetune_trainer import attention, collate, loop
-from finetune_trainer.evaluation import Evaluator
-from finetune_trainer.objective import build_objective
-from finetune_trainer.plan import Plan
-from finetune_trainer.progress import ProgressLog
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer.batches import collate, packed_attention
+from finetune_trainer.evaluation.evaluator import Evaluator
+from finetune_trainer.planning.plan import Plan
+from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.telemetry.progress import ProgressLog
+from finetune_trainer.training import trainer as loop
 
 Row = dict[str, Any]
 _LEARNING_RATE = 1e-4
@@ -68,7 +69,7 @@ def build_ours(
     spec = build_spec(batch_size, gpus=0 if device == "cpu" else 1)
     if is_packed:
         # For good: nothing publishes this model. A context that nobody holds would end at once.
-        model.packing = attention.packed(model, is_labelled=is_labelled)
+        model.packing = packed_attention.packed(model, is_labelled=is_labelled)
         model.packing.__enter__()
     return loop.FineTuneTrainer(
         model,

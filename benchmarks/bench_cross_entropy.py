@@ -20,7 +20,7 @@ import torch
 from recording import Result, record
 from torch.nn import functional
 
-from finetune_trainer import cross_entropy
+from finetune_trainer.losses import cross_entropy
 
 TARGETS, HIDDEN, VOCABULARY = 2048, 256, 128_256
 ROUNDS = 3

@@ -24,10 +24,10 @@ import transformers
 from recording import Result, record
 from skewed_rows import draw_rows
 
-from finetune_api.spec import FineTuneJobSpec, Precision
-from finetune_trainer import model
-from finetune_trainer.memory import MOST_TOKENS
-from finetune_trainer.objective import build_objective
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer.model import load
+from finetune_trainer.planning.memory import MOST_TOKENS
+from finetune_trainer.tasks.objective import build_objective
 
 LENGTH, STEPS, WARM_UP, BATCH = 4096, 8, 2, 4
 PEER_BATCH = 2
@@ -117,11 +117,11 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
         | {"method": {"kind": method, "quantization": quantization, "lora": {"rank": 16, "dropout": "0"}}}
     )
     objective = build_objective("AutoModelForCausalLM", False)
-    loaded = model.load_base(folder, spec, objective=objective, labels=[], precision=Precision.BFLOAT16, device=device)
-    subject = model.apply_method(loaded, spec, objective)
+    loaded = load.load_base(folder, spec, objective=objective, labels=[], precision=Precision.BFLOAT16, device=device)
+    subject = load.apply_method(loaded, spec, objective)
     if quantization == "None":
         subject.to(device)
-    return subject.train(), model.is_autocast(spec, Precision.BFLOAT16, objective)
+    return subject.train(), load.is_autocast(spec, Precision.BFLOAT16, objective)
 
 
 def count_flops(subject: Any, method: str, length: int) -> float:
@@ -136,7 +136,7 @@ def count_flops(subject: Any, method: str, length: int) -> float:
         item.quant_state.shape.numel() if hasattr(item, "quant_state") and item.quant_state else item.numel()
         for item in subject.parameters()
     )
-    trained = base if method == "Full" else model.count_trainable(subject)
+    trained = base if method == "Full" else load.count_trainable(subject)
     config = subject.config
     attention = 4 * config.num_hidden_layers * config.hidden_size * length / 2
     frozen = base - trained - (0 if config.tie_word_embeddings else embedding)

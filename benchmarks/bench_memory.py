@@ -20,10 +20,10 @@ import transformers
 from recording import Result, record
 from skewed_rows import draw_lengths, draw_rows
 
-from finetune_api.spec import FineTuneJobSpec, Precision
-from finetune_trainer import model
-from finetune_trainer.memory import MOST_TOKENS
-from finetune_trainer.objective import build_objective
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer.model import load
+from finetune_trainer.planning.memory import MOST_TOKENS
+from finetune_trainer.tasks.objective import build_objective
 
 VOCABULARIES = (16_384, 128_256)
 QUANTIZATIONS = ("None", "Int8", "NF4")
@@ -57,8 +57,8 @@ def load_subject(folder: Path, quantization: str) -> Any:
     objective = build_objective("AutoModelForCausalLM", False)
     device = torch.device("cpu")
     torch.manual_seed(arms.SEED)
-    loaded = model.load_base(folder, spec, objective=objective, labels=[], precision=Precision.FLOAT32, device=device)
-    return model.apply_method(loaded, spec, objective).train()
+    loaded = load.load_base(folder, spec, objective=objective, labels=[], precision=Precision.FLOAT32, device=device)
+    return load.apply_method(loaded, spec, objective).train()
 
 
 def run_alone(arm: str, folder: str, quantization: str) -> None:

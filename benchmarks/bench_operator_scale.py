@@ -16,8 +16,9 @@ import operator_process
 from operator_process import Manifest, OperatorProcess
 from recording import Result, record
 
-from finetune_api import crd, metrics, status
-from finetune_api.status import ConditionType, Phase
+from finetune_api import crd, metrics
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import ConditionType, Phase
 from finetune_devcluster import api_client, cluster, progress, waiting
 
 NUM_FEW, NUM_HALF, NUM_DOUBLE, NUM_FINISHED = 500, 4_000, 8_000, 10_000

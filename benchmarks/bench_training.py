@@ -23,8 +23,8 @@ from recording import Result, record
 from skewed_rows import describe_lengths, draw_lengths, draw_rows
 
 from finetune_demo import datasets
-from finetune_trainer import batching
-from finetune_trainer.memory import MOST_TOKENS
+from finetune_trainer.batches import sampler
+from finetune_trainer.planning.memory import MOST_TOKENS
 
 VOCABULARY, LONGEST, BATCH, NUM_LABELS = 8192, 1024, 8, 2
 ENCODER_LONGEST = 512
@@ -122,11 +122,11 @@ def _fetch_encoder(scratch: Path) -> Path:
 
 
 def _measure_padding(lengths: list[int]) -> float:
-    order = batching.build_order(lengths, BATCH, arms.SEED, 0, is_packed=False)
+    order = sampler.build_order(lengths, BATCH, arms.SEED, 0, is_packed=False)
     padded = 0
     for start in range(0, len(order), BATCH):
         step = [lengths[row] for row in order[start : start + BATCH]]
-        for positions in batching.cut_micro_batches(step, MOST_TOKENS["cpu"], is_packed=False):
+        for positions in sampler.cut_micro_batches(step, MOST_TOKENS["cpu"], is_packed=False):
             padded += len(positions) * max(step[position] for position in positions)
     return 1 - sum(lengths) / padded
 

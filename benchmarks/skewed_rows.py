@@ -8,8 +8,8 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 
-from finetune_trainer import rows
-from finetune_trainer.rows import Rows
+from finetune_trainer.batches import dataset
+from finetune_trainer.batches.dataset import Rows
 
 MEAN_LOG, SIGMA_LOG = 4.6, 1.0
 """Of the lognormal lengths: half of the rows have fewer than 100 tokens."""
@@ -49,6 +49,6 @@ def map_rows(drawn: list[dict[str, Any]]) -> Rows:
         for key in drawn[0]:
             columns[key] = pyarrow.array([row[key] for row in drawn], pyarrow.int32() if key == "label" else tokens)
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
-        rows.unpack_rows(path)
+        dataset.unpack_rows(path)
         # The files stay mapped when their names are gone.
-        return rows.load_rows(path)
+        return dataset.load_rows(path)

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from finetune_api import artifacts, crd, errors, metrics, rules, run, status, tasks
+from finetune_api import artifacts, crd, errors, metrics, rules, run, tasks
+from finetune_api.kinds.finetunejob import status
 
 ROOT = Path(__file__).parents[1]
 CRD_FILE = "charts/finetune-operator/files/crd.yaml"

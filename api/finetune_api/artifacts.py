@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.spec import S3_URI_PATTERN, Model
-from finetune_api.status import DataStatus, Metric, Resolved
+from finetune_api.kinds.finetunejob.spec import S3_URI_PATTERN, Model
+from finetune_api.kinds.finetunejob.status import DataStatus, Metric, Resolved
 
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"

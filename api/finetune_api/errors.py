@@ -19,7 +19,7 @@ Final or retried is decided here, once for both sides: see `finetune_api.run.FIN
 
 from typing import ClassVar
 
-from finetune_api.status import Reason
+from finetune_api.kinds.finetunejob.status import Reason
 
 
 class FineTuneError(Exception):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from finetune_api.spec import (
+from finetune_api.kinds.finetunejob.spec import (
     EvaluationInterval,
     FineTuneJobSpec,
     LoraVariant,

@@ -5,7 +5,7 @@ How a task is trained stands in the trainer; a task without an entry here can't 
 
 from dataclasses import dataclass
 
-from finetune_api.spec import Task
+from finetune_api.kinds.finetunejob.spec import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api import group, names, quantities, rules, spec
-from finetune_api.spec import FineTuneJobSpec, Model
+from finetune_api import group, names, quantities, rules
+from finetune_api.kinds.finetunejob import spec
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Model
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _MAX_SHOWN = 80

@@ -12,7 +12,7 @@ import typer
 import yaml
 from rich.live import Live
 
-from finetune_api.status import FineTuneJobStatus, Phase
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
 from finetune_demo import baseline, buckets, datasets, installation, monitoring, report, runs, sources
 from finetune_devcluster import cluster, errors, leftovers, machine, progress
 

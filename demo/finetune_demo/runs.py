@@ -13,7 +13,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 
 from finetune_api import group
-from finetune_api.status import ConditionType, FineTuneJobStatus, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, is_true
 
 FineTuneJob = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
 _POLL_SECONDS = 1.0

@@ -7,9 +7,16 @@ stretches of the same attempt sum to. Nothing has to be written while a pod just
 from collections.abc import Sequence
 from datetime import datetime
 
-from finetune_api import names, status
+from finetune_api import names
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import (
+    MAX_ATTEMPTS,
+    Attempt,
+    ConditionStatus,
+    ConditionType,
+    FineTuneJobStatus,
+)
 from finetune_api.run import Stage
-from finetune_api.status import MAX_ATTEMPTS, Attempt, ConditionStatus, ConditionType, FineTuneJobStatus
 from finetune_operator.observe import ChildPod
 from finetune_operator.policies import deadlines
 

@@ -29,8 +29,9 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import CascadeType, PatchType
 
-from finetune_api import group, status
-from finetune_api.status import FineTuneJobStatus
+from finetune_api import group
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_operator import attempts, observe, stages, status_patch, waiting
 from finetune_operator.metrics import Metrics
 from finetune_operator.observe import FineTuneJob, Observed, Summary

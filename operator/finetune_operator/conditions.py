@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from finetune_api import status
-from finetune_api.status import (
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import (
     Condition,
     ConditionStatus,
     ConditionType,

@@ -7,16 +7,10 @@ tell of transitions only: what differs between the status as it was read and as 
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from finetune_api import status
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.status import Attempt, ConditionType, FineTuneJobStatus, Milestone, Progress
 from finetune_api.run import Stage
-from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import (
-    Attempt,
-    ConditionType,
-    FineTuneJobStatus,
-    Milestone,
-    Progress,
-)
 from finetune_operator import attempts, conditions, waiting
 from finetune_operator.conditions import Facts, State, Verdict
 from finetune_operator.observe import ChildJob, ChildPod, FineTuneJob, Observed

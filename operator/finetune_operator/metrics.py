@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from finetune_api import metrics as series
+from finetune_api.kinds.finetunejob.spec import MethodKind
+from finetune_api.kinds.finetunejob.status import Milestone, Phase, Reason
 from finetune_api.metrics import Series
-from finetune_api.spec import MethodKind
-from finetune_api.status import Milestone, Phase, Reason
 
 ATTEMPT_ENDS = ("disruption", "error", "oom", "preempted")
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from finetune_api import group, status
+from finetune_api import group
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
 from finetune_api.run import CONTAINER_NAME
-from finetune_api.status import FineTuneJobStatus, Phase
 
 Manifest = Mapping[str, Any]
 FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})

@@ -11,9 +11,10 @@ from enum import StrEnum
 
 from pydantic import ValidationError
 
-from finetune_api import run, status
+from finetune_api import run
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import Attempt, Failure, Milestone, Reason
 from finetune_api.run import ExitCode, Stage, TerminationMessage
-from finetune_api.status import Attempt, Failure, Milestone, Reason
 from finetune_operator import logs
 from finetune_operator.observe import ChildJob, ChildPod
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from finetune_api import status, validation
-from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import ConditionType, Milestone, Reason
+from finetune_api import validation
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.status import ConditionType, Milestone, Reason
 from finetune_operator import draft as drafting
 from finetune_operator import stages
 from finetune_operator.conditions import State, Verdict

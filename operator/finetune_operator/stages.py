@@ -9,10 +9,10 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from finetune_api import artifacts, errors, status
-from finetune_api.run import JobIdentity, PreparedReference, Stage, TerminationMessage
-from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import (
+from finetune_api import artifacts, errors
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.status import (
     Artifacts,
     Attempt,
     ConditionType,
@@ -22,6 +22,7 @@ from finetune_api.status import (
     Milestone,
     Reason,
 )
+from finetune_api.run import JobIdentity, PreparedReference, Stage, TerminationMessage
 from finetune_operator import attempts, conditions, logs, outcome, waiting
 from finetune_operator import draft as drafting
 from finetune_operator.builders import job as job_builder

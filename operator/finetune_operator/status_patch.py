@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 
 Manifest = dict[str, Any]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from finetune_api import status
-from finetune_api.status import Milestone, Reason
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import Milestone, Reason
 from finetune_operator import logs
 from finetune_operator.observe import ChildJob, ChildPod
 

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 
 import httpx2
 
-from finetune_api import group, status
-from finetune_api.status import ConditionType, FineTuneJobStatus, Phase
+from finetune_api import group
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase
 from finetune_operator import key_queue, observe, reconcile
 from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Conflict, Snapshot
 from finetune_operator.health import Health

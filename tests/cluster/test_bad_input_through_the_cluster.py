@@ -8,8 +8,8 @@ import pytest
 from bad_inputs import BAD_INPUTS, BUCKET, BadInput
 from manifests import Manifest, edit_manifest, make_manifest
 
-from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import ConditionType, FineTuneJobStatus, Reason, find_condition, is_true
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Reason, find_condition, is_true
 from finetune_demo import runs
 
 # Twenty-five runs; the deadline below says what they were waiting for.

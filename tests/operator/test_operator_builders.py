@@ -9,8 +9,8 @@ from cluster_objects import UID, make_job
 from manifests import Manifest
 
 from finetune_api import names
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, RunConfig, Stage
-from finetune_api.spec import FineTuneJobSpec
 from finetune_operator.builders import job as job_builder
 from finetune_operator.settings import Settings
 

@@ -8,7 +8,7 @@ import cluster_objects as objects
 import pytest
 from cluster_objects import to_prepare, to_train
 
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 
 
 def _kinds(plan: Any) -> list[str]:

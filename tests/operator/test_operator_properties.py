@@ -11,7 +11,7 @@ from hypothesis import event, given, settings, strategies
 from manifests import Manifest
 
 from finetune_api import group, run
-from finetune_api.status import ConditionType
+from finetune_api.kinds.finetunejob.status import ConditionType
 from finetune_operator import status_patch
 from finetune_operator.plan import CreateJob
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from finetune_api import metrics as series
-from finetune_api.status import Phase
+from finetune_api.kinds.finetunejob.status import Phase
 from finetune_operator import key_queue, worker
 from finetune_operator.health import Health
 from finetune_operator.key_queue import Key, KeyQueue

@@ -6,7 +6,7 @@ import cluster_objects as objects
 import pytest
 from cluster_objects import Cluster, to_prepare, to_train
 
-from finetune_api.status import ConditionType
+from finetune_api.kinds.finetunejob.status import ConditionType
 from finetune_operator.plan import PatchJob
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import cluster_objects as objects
 import pytest
 
-from finetune_api.status import Reason
+from finetune_api.kinds.finetunejob.status import Reason
 from finetune_operator import logs, observe, settings, status_patch
 from finetune_operator.policies import admission, deadlines, retries, suspend, ttl
 from finetune_operator.policies.suspend import Step

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune_api.status import Reason
+from finetune_api.kinds.finetunejob.status import Reason
 
 Files = dict[str, bytes]
 BUCKET = "datasets"

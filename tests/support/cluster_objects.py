@@ -8,7 +8,8 @@ from typing import Any
 
 from manifests import Manifest, make_manifest
 
-from finetune_api import crd, status
+from finetune_api import crd
+from finetune_api.kinds.finetunejob import status
 from finetune_operator import observe, reconcile, status_patch
 from finetune_operator.plan import Plan
 from finetune_operator.settings import Settings

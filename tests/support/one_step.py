@@ -14,13 +14,14 @@ import transformers
 from safetensors.torch import save_file
 from training_runs import build_config
 
-from finetune_api.spec import Precision
-from finetune_trainer import attention, loop
-from finetune_trainer import rows as row_files
-from finetune_trainer.evaluation import Evaluator
-from finetune_trainer.objective import build_objective
-from finetune_trainer.plan import Plan
-from finetune_trainer.progress import ProgressLog
+from finetune_api.kinds.finetunejob.spec import Precision
+from finetune_trainer.batches import dataset as row_files
+from finetune_trainer.batches import packed_attention
+from finetune_trainer.evaluation.evaluator import Evaluator
+from finetune_trainer.planning.plan import Plan
+from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.telemetry.progress import ProgressLog
+from finetune_trainer.training import trainer as loop
 
 BATCH_SIZE = 8
 
@@ -46,7 +47,7 @@ def build_evaluator(tokens: int = 64, *, is_packed: bool) -> Evaluator:
 
 def packing(model: Any, is_packed: bool) -> contextlib.AbstractContextManager[None]:
     """Let a language model take packed rows, or leave it as it is."""
-    return attention.packed(model, is_labelled=False) if is_packed else contextlib.nullcontext()
+    return packed_attention.packed(model, is_labelled=False) if is_packed else contextlib.nullcontext()
 
 
 def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scratch: Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 import transformers
 
-from finetune_trainer import attention, collate, loss
-from finetune_trainer.loss import LossParts
-from finetune_trainer.objective import build_objective
+from finetune_trainer.batches import collate, packed_attention
+from finetune_trainer.losses import parts as loss
+from finetune_trainer.losses.parts import LossParts
+from finetune_trainer.tasks.objective import build_objective
 
 LENGTHS = (5, 17, 1, 9, 30)
 VOCABULARY = 120
@@ -86,7 +87,7 @@ def compute_singly(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool)
 
 def compute_packed(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool) -> Figures:
     objective = build_objective("", is_labelled)
-    with attention.packed(model, is_labelled=is_labelled):
+    with packed_attention.packed(model, is_labelled=is_labelled):
         return compute(
             model,
             [collate.collate_packed(rows)],
@@ -121,7 +122,7 @@ def compute_other_rows(model: Any, *, is_labelled: bool) -> tuple[torch.Tensor, 
 def _compute_logits(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool) -> torch.Tensor:
     batch = _move(collate.collate_packed(rows), model)
     batch.pop("labels")
-    with attention.packed(model, is_labelled=is_labelled), torch.no_grad():
+    with packed_attention.packed(model, is_labelled=is_labelled), torch.no_grad():
         logits: torch.Tensor = model(**batch).logits
     return logits.reshape(-1, logits.shape[-1])
 

@@ -13,8 +13,8 @@ import pytest
 
 from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import Interrupted
+from finetune_api.kinds.finetunejob.spec import AddressingStyle, Storage
 from finetune_api.run import RunConfig
-from finetune_api.spec import AddressingStyle, Storage
 
 BUCKET = "bench"
 

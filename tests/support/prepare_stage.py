@@ -8,7 +8,7 @@ from prepare_bench import PrepareBench, make_reviews
 
 from finetune_api.errors import FineTuneError
 from finetune_api.run import RunConfig, TerminationMessage
-from finetune_trainer import prepare
+from finetune_trainer.stages import prepare
 
 PREPARED = "out/runs/uid-1/prepared/1/"
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from finetune_trainer.dataset import Part, Sample
-from finetune_trainer.ledger import Facts, Ledger
+from finetune_trainer.data.fingerprints import Facts, Ledger
+from finetune_trainer.data.samples import Part, Sample
 
 
 def make_samples(texts: Sequence[str], labels: Sequence[str] | None = None) -> list[Sample]:

@@ -26,9 +26,10 @@ import torch
 
 from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, RunManifest
+from finetune_api.kinds.finetunejob.status import DataStatus
 from finetune_api.run import RunConfig, TerminationMessage
-from finetune_api.status import DataStatus
-from finetune_trainer import model_files, plan
+from finetune_trainer.model import files as model_files
+from finetune_trainer.planning import plan
 from finetune_trainer.storage import Store
 
 BUCKET = "runs"

@@ -15,9 +15,9 @@ import pytest
 import transformers
 
 from finetune_api.errors import ConfigError, FineTuneError, ModelError
-from finetune_api.spec import FineTuneJobSpec, ModelSource, Task
-from finetune_trainer import base_model
-from finetune_trainer.base_model import ModelFacts
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_trainer.model import facts as base_model
+from finetune_trainer.model.facts import ModelFacts
 
 SOURCE = ModelSource(uri="s3://models/tiny/")
 ENCODER_LAYERS = {"query", "key", "value", "dense"}

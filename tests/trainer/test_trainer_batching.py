@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from finetune_trainer import batching
-from finetune_trainer.batching import StepOrder
+from finetune_trainer.batches import sampler
+from finetune_trainer.batches.sampler import StepOrder
 
 ORDERS = [
     pytest.param([3, 9, 1, 7, 5, 2, 8, 4, 6, 10], 4, id="an incomplete last step"),
@@ -22,7 +22,7 @@ def test_the_order_holds_every_row_once_and_begins_with_the_longest(
     lengths: list[int], batch_size: int, is_packed: bool
 ) -> None:
     def build(epoch: int) -> list[int]:
-        return batching.build_order(lengths, batch_size, seed=13, epoch=epoch, is_packed=is_packed)
+        return sampler.build_order(lengths, batch_size, seed=13, epoch=epoch, is_packed=is_packed)
 
     for order in (build(0), build(1)):
         assert sorted(order) == list(range(len(lengths)))
@@ -36,7 +36,7 @@ def test_padded_rows_of_one_step_have_similar_lengths_and_packed_ones_are_at_ran
     lengths = [1 + index % 64 for index in range(512)]
 
     def measure_padding(*, is_packed: bool) -> float:
-        order = batching.build_order(lengths, 8, seed=13, epoch=0, is_packed=is_packed)
+        order = sampler.build_order(lengths, 8, seed=13, epoch=0, is_packed=is_packed)
         padded = sum(8 * max(lengths[row] for row in order[start : start + 8]) for start in range(0, 512, 8))
         return 1 - sum(lengths) / padded
 
@@ -54,7 +54,7 @@ SHARES = [
 
 @pytest.mark.parametrize(("lengths", "num_ranks", "want"), SHARES)
 def test_rows_are_dealt_to_ranks_by_their_tokens(lengths: list[int], num_ranks: int, want: list[list[int]]) -> None:
-    assert batching.share_rows(lengths, num_ranks) == want
+    assert sampler.share_rows(lengths, num_ranks) == want
 
 
 CUTS = [
@@ -71,14 +71,14 @@ CUTS = [
 def test_rows_are_cut_into_micro_batches(
     lengths: list[int], max_tokens: int, is_packed: bool, want: list[list[int]]
 ) -> None:
-    assert batching.cut_micro_batches(lengths, max_tokens, is_packed=is_packed) == want
+    assert sampler.cut_micro_batches(lengths, max_tokens, is_packed=is_packed) == want
 
 
 def test_best_fit_leaves_almost_no_room_in_packed_micro_batches() -> None:
     generator = random.Random(13)
     lengths = [min(1024, max(16, int(generator.lognormvariate(4.6, 1.0)))) for _ in range(400)]
 
-    cut = batching.cut_micro_batches(lengths, 1024, is_packed=True)
+    cut = sampler.cut_micro_batches(lengths, 1024, is_packed=True)
 
     assert sorted(position for positions in cut for position in positions) == list(range(400))
     sizes = [sum(lengths[position] for position in positions) for positions in cut]
@@ -92,7 +92,7 @@ def test_the_ranks_together_take_every_row_of_each_step_once(num_ranks: int) -> 
     orders = [StepOrder(lengths, 8, 5, rank=rank, num_ranks=num_ranks, is_packed=True) for rank in range(num_ranks)]
 
     for epoch in range(2):
-        order = batching.build_order(lengths, 8, 5, epoch, is_packed=True)
+        order = sampler.build_order(lengths, 8, 5, epoch, is_packed=True)
         steps = list(zip(*orders, strict=True))
         assert [sorted(itertools.chain(*shares)) for shares in steps] == [
             sorted(order[start : start + 8]) for start in (0, 8, 16)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune_trainer import cross_entropy
+from finetune_trainer.losses import cross_entropy
 
 TARGETS, HIDDEN, VOCABULARY = 37, 16, 101
 

@@ -14,8 +14,10 @@ from sklearn import metrics as reference
 
 from finetune_api.errors import Diverged
 from finetune_api.tasks import TASKS
-from finetune_trainer import loss, rows, scores
-from finetune_trainer.loss import LossParts
+from finetune_trainer.batches import dataset
+from finetune_trainer.evaluation import metrics
+from finetune_trainer.losses import parts as loss
+from finetune_trainer.losses.parts import LossParts
 
 
 def test_only_targets_count_in_the_loss_of_tokens() -> None:
@@ -57,7 +59,7 @@ def gather(kind: Any, batches: list[tuple[list[int], list[int], float]]) -> Any:
 
 
 def test_metrics_of_tokens_weigh_every_token_alike() -> None:
-    found = gather(scores.TokenScores(), [([1, 2, 3], [1, 2, 9], 6.0), ([4], [4], 2.0)]).compute()
+    found = gather(metrics.TokenScores(), [([1, 2, 3], [1, 2, 9], 6.0), ([4], [4], 2.0)]).compute()
 
     assert found == {"loss": 2.0, "perplexity": pytest.approx(math.e**2), "token_accuracy": 0.75}
 
@@ -65,7 +67,7 @@ def test_metrics_of_tokens_weigh_every_token_alike() -> None:
 def test_metrics_of_rows_are_those_of_scikit_learn() -> None:
     targets, predictions = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2]
 
-    kind = gather(scores.RowScores(3), [(predictions[:4], targets[:4], 3.0), (predictions[4:], targets[4:], 1.5)])
+    kind = gather(metrics.RowScores(3), [(predictions[:4], targets[:4], 3.0), (predictions[4:], targets[4:], 1.5)])
 
     assert kind.compute() == {
         "accuracy": pytest.approx(4 / 6),
@@ -82,14 +84,14 @@ def test_metrics_of_rows_are_those_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize("task", list(TASKS))
 def test_every_metric_of_the_contract_is_measured(task: Any) -> None:
-    kind: Any = scores.RowScores(2) if task == "SequenceClassification" else scores.TokenScores()
+    kind: Any = metrics.RowScores(2) if task == "SequenceClassification" else metrics.TokenScores()
 
     assert set(gather(kind, [([0, 1], [0, 0], 1.0)]).compute()) == set(TASKS[task].metrics)
 
 
 def test_scores_of_two_ranks_merge_to_those_of_one() -> None:
     batches = [([0, 1, 1], [0, 0, 1], 2.0), ([1, 1], [1, 0], 1.0)]
-    for build in (lambda: scores.RowScores(2), scores.TokenScores):
+    for build in (lambda: metrics.RowScores(2), metrics.TokenScores):
         whole = gather(build(), batches)
         merged = gather(build(), batches[:1])
         merged.merge(gather(build(), batches[1:]))
@@ -102,14 +104,14 @@ def test_a_loss_that_is_not_finite_is_never_averaged_away(tmp_path: Path, is_pac
     model.lm_head.weight.data[7, 7] = math.nan
     path = tmp_path / "rows.parquet"
     path.write_bytes(training_runs.build_parquet("CausalLM", 4, seed=3))
-    rows.unpack_rows(path)
+    dataset.unpack_rows(path)
     evaluator = one_step.build_evaluator(is_packed=is_packed)
 
     with (
         one_step.packing(model, is_packed),
         pytest.raises(Diverged, match="the loss must be a finite number; evaluation at step 20 gave nan"),
     ):
-        evaluator.evaluate(model, rows.load_rows(path), "evaluation at step 20")
+        evaluator.evaluate(model, dataset.load_rows(path), "evaluation at step 20")
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 10_000])
@@ -117,11 +119,11 @@ def test_packed_and_padded_evaluations_give_the_same_figures(tmp_path: Path, tok
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_models.build_decoder(tmp_path / "model"))
     path = tmp_path / "rows.parquet"
     path.write_bytes(training_runs.build_parquet("InstructionTuning", 9, seed=3))
-    rows.unpack_rows(path)
+    dataset.unpack_rows(path)
 
     def measure(tokens: int, *, is_packed: bool) -> dict[str, float]:
         evaluator = one_step.build_evaluator(tokens, is_packed=is_packed)
         with one_step.packing(model, is_packed):
-            return evaluator.evaluate(model, rows.load_rows(path), "a test").compute()
+            return evaluator.evaluate(model, dataset.load_rows(path), "a test").compute()
 
     assert measure(tokens, is_packed=True) == pytest.approx(measure(10_000, is_packed=False), rel=1e-5)

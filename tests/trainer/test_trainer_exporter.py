@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from finetune_api import metrics, run
 from finetune_api.metrics import Series
 from finetune_api.run import JobIdentity
-from finetune_trainer import exporter, logs
+from finetune_trainer.telemetry import logs, prometheus
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 JOB = JobIdentity(namespace="demo", name="job", uid="uid-1", attempt=2)
@@ -28,7 +28,7 @@ def fetch(port: int) -> str:
 
 
 def test_every_trainer_series_of_the_contract_is_served_and_no_other() -> None:
-    port = exporter.start_exporter(0)
+    port = prometheus.start_exporter(0)
     assert port is not None
     served = {
         (family.name + ("_total" if family.type == "counter" else ""), family.type, family.documentation)
@@ -44,21 +44,21 @@ def test_every_trainer_series_of_the_contract_is_served_and_no_other() -> None:
 
 
 def read(name: str, **labels: str) -> float | None:
-    return exporter.REGISTRY.get_sample_value(f"finetune_trainer_{name}", labels)
+    return prometheus.REGISTRY.get_sample_value(f"finetune_trainer_{name}", labels)
 
 
 def test_recorded_figures_are_served() -> None:
     # The registry belongs to the process: runs of other tests may have counted there already.
     steps_before = read("step_duration_seconds_bucket", stage="train", le="0.25") or 0
-    exporter.record_phase("tokenize")
-    exporter.record_plan(250)
-    exporter.record_step(7, 0.2)
-    exporter.record_loss(1.5, "validation")
-    exporter.record_learning_rate(2e-4)
-    exporter.record_gradient_norm(0.7)
-    exporter.record_tokens(123)
-    exporter.record_nonfinite()
-    exporter.record_gpu_memory("0", "peak", 2**30)
+    prometheus.record_phase("tokenize")
+    prometheus.record_plan(250)
+    prometheus.record_step(7, 0.2)
+    prometheus.record_loss(1.5, "validation")
+    prometheus.record_learning_rate(2e-4)
+    prometheus.record_gradient_norm(0.7)
+    prometheus.record_tokens(123)
+    prometheus.record_nonfinite()
+    prometheus.record_gpu_memory("0", "peak", 2**30)
 
     phases = {phase: read("phase", phase=phase) for phase in metrics.TRAINER_PHASES}
     assert phases == {phase: float(phase == "tokenize") for phase in metrics.TRAINER_PHASES}
@@ -72,8 +72,8 @@ def test_recorded_figures_are_served() -> None:
 
 
 def test_a_figure_that_cannot_be_recorded_costs_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    exporter.record_loss("no number", "train")  # type: ignore[arg-type]  # what a run must survive
-    exporter.record_tokens(-1)
+    prometheus.record_loss("no number", "train")  # type: ignore[arg-type]  # what a run must survive
+    prometheus.record_tokens(-1)
     assert [record.message for record in caplog.records] == ["a metric could not be recorded"] * 2
 
 
@@ -82,9 +82,9 @@ def test_a_port_that_is_taken_costs_the_figures_not_the_run(
 ) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - as the exporter listens
         monkeypatch.setenv(run.METRICS_PORT_VARIABLE, str(taken.getsockname()[1]))
-        assert exporter.start_exporter() is None
+        assert prometheus.start_exporter() is None
     monkeypatch.setenv(run.METRICS_PORT_VARIABLE, "not a port")
-    assert exporter.start_exporter() is None
+    assert prometheus.start_exporter() is None
     assert len(caplog.records) == 2
 
 

@@ -12,8 +12,9 @@ import transformers
 from safetensors.torch import load_file
 
 from finetune_api.errors import ModelError
-from finetune_api.spec import ModelSource
-from finetune_trainer import base_model, gguf_model
+from finetune_api.kinds.finetunejob.spec import ModelSource
+from finetune_trainer.model import facts as base_model
+from finetune_trainer.model import gguf_unpack
 
 SOURCE = ModelSource(uri="s3://models/tiny.gguf")
 NAME = "tiny.gguf"
@@ -34,7 +35,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 def test_the_unpacked_folder_has_the_weights_the_file_was_written_from(original: Path, folder: Path) -> None:
-    gguf_model.unpack(folder, NAME, SOURCE)
+    gguf_unpack.unpack(folder, NAME, SOURCE)
 
     want, found = load_file(original / "model.safetensors"), load_file(folder / "model.safetensors")
     assert found.keys() == want.keys()
@@ -42,7 +43,7 @@ def test_the_unpacked_folder_has_the_weights_the_file_was_written_from(original:
 
 
 def test_the_unpacked_folder_loads_as_any_model_and_computes_the_same(original: Path, folder: Path) -> None:
-    gguf_model.unpack(folder, NAME, SOURCE)
+    gguf_unpack.unpack(folder, NAME, SOURCE)
 
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -55,7 +56,7 @@ def test_the_unpacked_folder_loads_as_any_model_and_computes_the_same(original: 
 
 
 def test_the_unpacked_tokenizer_is_the_file_s(original: Path, folder: Path) -> None:
-    gguf_model.unpack(folder, NAME, SOURCE)
+    gguf_unpack.unpack(folder, NAME, SOURCE)
 
     want, found = (transformers.AutoTokenizer.from_pretrained(path) for path in (original, folder))
     messages = [{"role": "user", "content": "define the noun house:  a building"}]
@@ -66,7 +67,7 @@ def test_the_unpacked_tokenizer_is_the_file_s(original: Path, folder: Path) -> N
 def test_headers_configuration_and_tokenizer_are_the_same_before_and_after(folder: Path) -> None:
     before = base_model.load_facts(folder, NAME, SOURCE), base_model.load_tokenizer(folder, NAME, SOURCE)
 
-    gguf_model.unpack(folder, NAME, SOURCE)
+    gguf_unpack.unpack(folder, NAME, SOURCE)
 
     after = base_model.load_facts(folder, None, SOURCE), base_model.load_tokenizer(folder, None, SOURCE)
     assert after[0] == before[0]
@@ -84,7 +85,7 @@ def test_the_slow_reader_goes_through_the_file_once(folder: Path, monkeypatch: p
     reader = gguf.GGUFReader
     monkeypatch.setattr(gguf, "GGUFReader", count)
 
-    gguf_model.unpack(folder, NAME, SOURCE)
+    gguf_unpack.unpack(folder, NAME, SOURCE)
 
     assert opened == [str(folder / NAME)]
     assert gguf.GGUFReader is count
@@ -97,4 +98,4 @@ def test_weights_that_do_not_fit_the_architecture_are_refused_by_name(folder: Pa
     with pytest.raises(
         ModelError, match=r"must hold all weights of LlamaForCausalLM; missing: model\.layers\.0\.self_attn\.q_proj"
     ):
-        gguf_model.unpack(folder, NAME, SOURCE)
+        gguf_unpack.unpack(folder, NAME, SOURCE)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import tiny_models
 
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import Stage
-from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import imports
+from finetune_trainer.pod import imports
 
 UNNEEDED = [
     pytest.param(Stage.PREPARE, {}, ["torch"], id="a tokenizer needs no torch"),
@@ -40,12 +40,13 @@ def test_only_what_a_stage_has_no_use_for_is_left_out(stage: Stage, changes: dic
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from finetune_api.spec import ModelSource
-from finetune_trainer import base_model, imports
+from finetune_api.kinds.finetunejob.spec import ModelSource
+from finetune_trainer.model import facts as base_model
+from finetune_trainer.pod import imports
 
 source = ModelSource(uri="s3://models/encoder/")
 imports.leave_out(["torch"])
-from finetune_trainer import prepare
+from finetune_trainer.stages import prepare
 facts = base_model.load_facts(Path(sys.argv[1]), None, source)
 tokenizer = base_model.load_tokenizer(Path(sys.argv[1]), None, source)
 print(base_model.find_tasks(facts), tokenizer("a film")["input_ids"][:1], sys.modules["torch"])

@@ -27,12 +27,12 @@ RUN = {
     },
 }
 # A launcher whose ranks are the program in the variable RANK_PROGRAM.
-LAUNCHER = "import os, sys; from finetune_trainer import launcher; "
+LAUNCHER = "import os, sys; from finetune_trainer.pod import launcher; "
 START = LAUNCHER + "sys.exit(launcher.main([sys.executable, '-c', os.environ['RANK_PROGRAM']]))"
 PRELUDE = """
 import os, pathlib, signal, sys, time
 from finetune_api.run import TerminationMessage
-from finetune_trainer import results
+from finetune_trainer.pod import rank_result as results
 rank = int(os.environ["RANK"])
 def leave(code, reason, text="", **more):
     message = TerminationMessage(stage="train", attempt=3, exit_code=code, reason=reason, message=text, **more)

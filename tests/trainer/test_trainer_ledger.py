@@ -4,12 +4,12 @@ import numpy
 import pytest
 from sample_rows import make_facts, make_samples
 
-from finetune_trainer import ledger
-from finetune_trainer.dataset import Part, Sample
-from finetune_trainer.ledger import Ledger
+from finetune_trainer.data import fingerprints
+from finetune_trainer.data.fingerprints import Ledger
+from finetune_trainer.data.samples import Part, Sample
 
 
-def rows(*indices: int) -> ledger.Indices:
+def rows(*indices: int) -> fingerprints.Indices:
     return numpy.array(indices, numpy.int64)
 
 
@@ -94,4 +94,4 @@ def test_a_place_is_found_again_in_any_file() -> None:
 def test_a_row_costs_about_fifty_bytes_whatever_it_holds() -> None:
     facts = make_facts(make_samples([f"text {n}" * 1000 for n in range(100)], ["label"] * 100))
     kept = facts.exact.nbytes + facts.near.nbytes + facts.labels.nbytes + facts.numbers.itemsize * len(facts.numbers)
-    assert kept + 2 * 100 * ledger.DIGEST_BYTES == 100 * 52
+    assert kept + 2 * 100 * fingerprints.DIGEST_BYTES == 100 * 52

@@ -15,11 +15,15 @@ import transformers
 from safetensors.torch import load_file
 
 from finetune_api.errors import Diverged, Interrupted
-from finetune_api.spec import Precision
-from finetune_trainer import collate, loop, loss, model, rows, stopping
-from finetune_trainer.loop import BestWeights
-from finetune_trainer.objective import build_objective
-from finetune_trainer.plan import Plan
+from finetune_api.kinds.finetunejob.spec import Precision
+from finetune_trainer import signals
+from finetune_trainer.batches import collate, dataset
+from finetune_trainer.losses import parts
+from finetune_trainer.model import load
+from finetune_trainer.planning.plan import Plan
+from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.training import trainer as loop
+from finetune_trainer.training.trainer import BestWeights
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_models.build_decoder(folder / "decoder")
     (folder / "rows.parquet").write_bytes(training_runs.build_parquet("InstructionTuning", 8, seed=3))
     for name in ("rows", "none"):
-        rows.unpack_rows(folder / f"{name}.parquet")
+        dataset.unpack_rows(folder / f"{name}.parquet")
     torch.set_num_threads(1)
     return folder
 
@@ -88,7 +92,7 @@ def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder:
     objective = build_objective("AutoModelForCausalLM", False)
     device = torch.device("cpu")
     torch.manual_seed(0)
-    loaded = model.load_base(
+    loaded = load.load_base(
         folder / "decoder",
         config.spec,
         objective=objective,
@@ -96,8 +100,8 @@ def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder:
         precision=Precision.FLOAT32,
         device=device,
     )
-    tuned = model.apply_method(loaded, config.spec, objective).train()
-    split = rows.load_rows(folder / "rows.parquet")
+    tuned = load.apply_method(loaded, config.spec, objective).train()
+    split = dataset.load_rows(folder / "rows.parquet")
     batch = collate.collate_padded([split[0], split[1]], 1)
 
     def compute() -> dict[str, torch.Tensor]:
@@ -123,7 +127,7 @@ def test_a_model_whose_pad_token_is_its_stop_token_learns_to_stop(folder: Path) 
     labels, optimizer = batch.pop("labels"), torch.optim.AdamW(tuned.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        loss.compute_token_loss(tuned(**batch).logits, labels).total.backward()
+        parts.compute_token_loss(tuned(**batch).logits, labels).total.backward()
         optimizer.step()
 
     answer = tuned.eval().generate(torch.tensor([[10, 20]]), max_new_tokens=8, do_sample=False, pad_token_id=stop)
@@ -181,10 +185,10 @@ def test_patience_counts_evaluations_without_gain(
 
 
 def test_a_signal_is_noticed_at_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_received", [15])
+    monkeypatch.setattr(signals, "_received", [15])
 
     with pytest.raises(Interrupted, match="SIGTERM interrupted training at step 3; nothing was published"):
-        stopping.check("training at step 3")
+        signals.check("training at step 3")
 
 
 def explode(trainer: Any, losses: list[float]) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from finetune_api.spec import FineTuneJobSpec
-from finetune_trainer import choices, memory
-from finetune_trainer.base_model import ModelFacts
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_trainer.model.facts import ModelFacts
+from finetune_trainer.planning import choices, memory
 
 GIB = 2**30
 

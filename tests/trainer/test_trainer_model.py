@@ -12,10 +12,10 @@ import transformers
 from training_runs import build_config
 
 from finetune_api.errors import ConfigError, ModelError
-from finetune_api.spec import FineTuneJobSpec, Precision
-from finetune_trainer import model
-from finetune_trainer.model import LoadedModel
-from finetune_trainer.objective import Objective, build_objective
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer.model import load as model
+from finetune_trainer.model.load import LoadedModel
+from finetune_trainer.tasks.objective import Objective, build_objective
 
 CPU = torch.device("cpu")
 CLASSIFIER = build_objective("AutoModelForSequenceClassification", True)

@@ -11,8 +11,9 @@ from prepare_bench import PrepareBench
 
 from finetune_api.artifacts import FileEntry, compute_digest
 from finetune_api.errors import AccessDenied, ModelError, ReferenceNotFound
-from finetune_api.spec import ModelSource
-from finetune_trainer import base_model, model_files
+from finetune_api.kinds.finetunejob.spec import ModelSource
+from finetune_trainer.model import facts as base_model
+from finetune_trainer.model import files as model_files
 from finetune_trainer.storage import Store
 
 SOURCE = ModelSource(uri="s3://models/tiny/")

@@ -15,7 +15,8 @@ from packed_models import (
 )
 from torch import nn
 
-from finetune_trainer import attention, collate, plan
+from finetune_trainer.batches import collate, packed_attention
+from finetune_trainer.planning import plan
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -45,8 +46,8 @@ def test_every_architecture_that_is_packed_has_been_compared() -> None:
 
 def test_a_model_is_left_as_it_was() -> None:
     model = MODELS["bert"]()
-    with attention.packed(model, is_labelled=True):
-        assert model.config._attn_implementation == attention.PACKED
+    with packed_attention.packed(model, is_labelled=True):
+        assert model.config._attn_implementation == packed_attention.PACKED
     batch = collate.collate_padded(make_rows(is_labelled=True), 0)
     labels = batch.pop("labels")
 
@@ -65,7 +66,7 @@ def attend(**changes: Any) -> Any:
         "cu_seq_lens_q": torch.tensor([0, 2, 6], dtype=torch.int32),
         "max_length_q": 4,
     }
-    return attention.attend_packed(module, **{**arguments, **changes})
+    return packed_attention.attend_packed(module, **{**arguments, **changes})
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -25,7 +25,7 @@ from finetune_api.errors import (
     StorageUnavailable,
 )
 from finetune_api.run import build_termination_text
-from finetune_trainer import stopping
+from finetune_trainer import signals
 
 Edit = dict[str, Any]
 
@@ -292,8 +292,8 @@ def test_a_signal_ends_the_stage_and_nothing_counts_as_prepared(
     stage = PrepareStage(bench, models, tmp_path / "scratch")
     config = stage.build()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    bench.monkeypatch.setattr(stopping, "_received", [])
-    stopping.install_handlers()
+    bench.monkeypatch.setattr(signals, "_received", [])
+    signals.install_handlers()
     fault_proxy.faults.append(Fault(method, after=after, signal=signal.SIGTERM))
     try:
         error = stage.fail(config, Interrupted)

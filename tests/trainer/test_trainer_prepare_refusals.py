@@ -18,7 +18,7 @@ from finetune_api.errors import (
     ModelError,
     ReferenceNotFound,
 )
-from finetune_trainer import reading
+from finetune_trainer.stages import reading
 
 Edit = dict[str, Any]
 

@@ -10,7 +10,7 @@ import torch
 import training_runs
 from training_runs import RunBench, load_json, method
 
-from finetune_trainer import recipe
+from finetune_trainer.stages import train
 
 # Loading an adapter as a user does, peft asks transformers for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -83,7 +83,7 @@ def test_what_is_published_gives_the_logits_of_its_evaluation(
     monkeypatch.chdir(tmp_path)
     config = bench.prepare(task, model, spec={"method": chosen})
 
-    end = recipe.run(config, tmp_path / "scratch")
+    end = train.run(config, tmp_path / "scratch")
 
     manifest, digest = bench.fetch_manifest(config)
     assert (end.exit_code, end.reason, end.manifest_sha256, end.step) == (0, "Completed", digest, 4)
@@ -120,7 +120,7 @@ def test_training_in_bfloat16_publishes_what_its_samples_say(
 ) -> None:
     config = bench.prepare(task, model, spec={"method": chosen}, resolved={"precision": "BFloat16"})
 
-    recipe.run(config, tmp_path / "scratch")
+    train.run(config, tmp_path / "scratch")
 
     folder = bench.fetch_attempt(config, tmp_path / "published")
     published = load_published(bench.get_model_folder(model), folder / "model")

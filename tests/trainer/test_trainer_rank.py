@@ -8,7 +8,7 @@ from training_runs import build_config
 
 from finetune_api import errors
 from finetune_api.run import REASONS_BY_EXIT_CODE, TerminationMessage
-from finetune_trainer import rank, results
+from finetune_trainer.pod import rank, rank_result
 
 CONFIG = build_config("CausalLM", "decoder", {}, {}, uid="1-2")
 KNOWN = sorted(errors.FineTuneError.__subclasses__(), key=lambda kind: kind.__name__)
@@ -57,19 +57,19 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     message = rank.build_failure(CONFIG, errors.Diverged("the loss is nan"))
     path = tmp_path / "0.json"
 
-    results.save_result(message, path)
+    rank_result.save_result(message, path)
 
-    assert results.load_result(path) == message
+    assert rank_result.load_result(path) == message
     path.write_text("{")
-    assert results.load_result(path) is None
+    assert rank_result.load_result(path) is None
 
 
 def test_half_of_a_surrogate_pair_in_a_message_costs_no_message(tmp_path: Path) -> None:
     message = rank.build_failure(CONFIG, errors.DataError("role (\ud800) must be known", "correct \udfff"))
     path = tmp_path / "0.json"
 
-    results.save_result(message, path)
+    rank_result.save_result(message, path)
 
-    assert results.load_result(path) == message.model_copy(
+    assert rank_result.load_result(path) == message.model_copy(
         update={"message": "role (\\ud800) must be known", "remedy": "correct \\udfff"}
     )

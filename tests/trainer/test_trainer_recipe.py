@@ -14,8 +14,11 @@ from fault_proxy import Fault, start_fault_proxy
 from training_runs import RunBench, load_json, method
 
 from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault, Interrupted
-from finetune_trainer import publish, recipe, stopping, training
+from finetune_trainer import signals
+from finetune_trainer.publishing import commit
+from finetune_trainer.stages import train
 from finetune_trainer.storage import Store
+from finetune_trainer.training import run
 
 # Loading an adapter as a user does, peft asks transformers for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -40,7 +43,7 @@ def test_a_classifier_reads_padded_rows_as_it_reads_them_alone(
         CLASSIFICATION, kind, spec={"method": method("HeadOnly")}, rows={"train": 8, "validation": 0, "test": 8}
     )
 
-    recipe.run(config, tmp_path / "scratch")
+    train.run(config, tmp_path / "scratch")
 
     report = load_json(bench.fetch_attempt(config, tmp_path / "published") / "evaluation.json")
     alone = [sample["loss"] for sample in report["samples"]]
@@ -50,7 +53,7 @@ def test_a_classifier_reads_padded_rows_as_it_reads_them_alone(
 def test_a_run_leaves_exactly_these_files(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare(CLASSIFICATION, "encoder", spec={"method": method("LoRA")})
 
-    recipe.run(config, tmp_path / "scratch")
+    train.run(config, tmp_path / "scratch")
 
     model = [
         f"runs/UID/attempts/1/model/{name}"
@@ -73,7 +76,7 @@ def test_the_train_stage_tokenizes_nothing(bench: RunBench, tmp_path: Path, monk
     for name in ("__call__", "encode", "apply_chat_template", "_encode_plus"):
         monkeypatch.setattr(transformers.PreTrainedTokenizerFast, name, refuse)
 
-    end = recipe.run(bench.prepare("CausalLM", "decoder"), tmp_path / "scratch")
+    end = train.run(bench.prepare("CausalLM", "decoder"), tmp_path / "scratch")
 
     assert (end.exit_code, end.reason) == (0, "Completed")
 
@@ -87,7 +90,7 @@ def test_a_model_learns_the_rule_in_its_rows(bench: RunBench, tmp_path: Path) ->
         rows={"train": 128, "validation": 16, "test": 32},
     )
 
-    end = recipe.run(config, tmp_path / "scratch")
+    end = train.run(config, tmp_path / "scratch")
 
     assert end.metrics is not None
     figures = {
@@ -101,12 +104,12 @@ def test_an_attempt_that_finds_the_run_published_reports_it_and_trains_nothing(
     bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = bench.prepare("CausalLM", "decoder")
-    first = recipe.run(config, tmp_path / "one")
+    first = train.run(config, tmp_path / "one")
     bench.client.delete_object(Bucket="runs", Key=f"output/{config.job.uid}/current.json")
     again = config.model_copy(update={"job": config.job.model_copy(update={"attempt": 2})})
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(run, "train", None)
 
-    second = recipe.run(again, tmp_path / "two")
+    second = train.run(again, tmp_path / "two")
 
     assert (second.exit_code, second.attempt, second.manifest_sha256) == (0, 2, first.manifest_sha256)
     assert (second.metrics, second.artifacts_uri) == (first.metrics, first.artifacts_uri)
@@ -118,11 +121,11 @@ def test_a_pod_that_comes_too_late_reports_what_is_published_and_leaves_it_alone
     bench: RunBench, tmp_path: Path
 ) -> None:
     config = bench.prepare("CausalLM", "decoder")
-    first = recipe.run(config, tmp_path / "one")
-    store, layout = Store(config.spec.storage), publish.build_layout(config)
+    first = train.run(config, tmp_path / "one")
+    store, layout = Store(config.spec.storage), commit.build_layout(config)
     (tmp_path / "one" / "attempt" / "metrics.csv").write_text("of the late pod")
 
-    late = publish.publish(store, layout, bench.fetch_manifest(config)[0], tmp_path / "one" / "attempt")
+    late = commit.publish(store, layout, bench.fetch_manifest(config)[0], tmp_path / "one" / "attempt")
 
     assert (late.sha256, late.manifest.attempt) == (first.manifest_sha256, 1)
     assert "of the late pod" not in (bench.fetch_attempt(config, tmp_path / "seen") / "metrics.csv").read_text()
@@ -132,20 +135,20 @@ def test_of_two_attempts_that_commit_at_once_the_second_reports_the_first(
     bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = bench.prepare("CausalLM", "decoder")
-    recipe.run(config, tmp_path / "one")
-    store, layout = Store(config.spec.storage), publish.build_layout(config)
+    train.run(config, tmp_path / "one")
+    store, layout = Store(config.spec.storage), commit.build_layout(config)
     manifest = bench.fetch_manifest(config)[0]
     bench.client.delete_object(Bucket="runs", Key=layout.manifest.key)
     upload = Store.upload_folder
 
     def upload_beside_another(self: Store, *arguments: Any) -> Any:
         monkeypatch.undo()
-        publish.publish(store, layout, manifest, tmp_path / "one" / "attempt")
+        commit.publish(store, layout, manifest, tmp_path / "one" / "attempt")
         return upload(self, *arguments)
 
     monkeypatch.setattr(Store, "upload_folder", upload_beside_another)
 
-    late = publish.publish(store, layout, manifest.model_copy(update={"attempt": 2}), tmp_path / "one" / "attempt")
+    late = commit.publish(store, layout, manifest.model_copy(update={"attempt": 2}), tmp_path / "one" / "attempt")
 
     assert late.manifest.attempt == 1
     assert late.sha256 == bench.fetch_manifest(config)[1]
@@ -160,11 +163,11 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_manifest_that_does_not_verify_is_no_success(bench: RunBench, tmp_path: Path, damage: Any) -> None:
     config = bench.prepare("CausalLM", "decoder")
-    recipe.run(config, tmp_path / "one")
+    train.run(config, tmp_path / "one")
     damage(bench.client, f"output/{config.job.uid}/runs/{config.job.uid}/attempts/1/evaluation.json")
 
     with pytest.raises(DataError, match=r"lists files that are missing or changed: attempts/1/evaluation\.json"):
-        recipe.run(config, tmp_path / "two")
+        train.run(config, tmp_path / "two")
 
 
 def test_rows_that_changed_since_the_prepare_stage_are_refused(bench: RunBench, tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ def test_rows_that_changed_since_the_prepare_stage_are_refused(bench: RunBench, 
     bench.client.put_object(Bucket="runs", Key=key, Body=b"other rows")
 
     with pytest.raises(DataError, match=r"missing or changed: train\.parquet"):
-        recipe.run(config, tmp_path)
+        train.run(config, tmp_path)
 
     assert bench.list_keys(config) == []
 
@@ -184,21 +187,21 @@ def test_a_prepared_json_of_another_digest_is_refused(bench: RunBench, tmp_path:
     other = config.model_copy(update={"prepared": config.prepared.model_copy(update={"sha256": "0" * 64})})
 
     with pytest.raises(DataError, match="must have the sha256 the prepare stage reported"):
-        recipe.run(other, tmp_path)
+        train.run(other, tmp_path)
 
 
 def test_a_pod_without_its_gpu_blames_the_node(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare("CausalLM", "decoder", spec={"resources": {"gpus": 1}})
 
     with pytest.raises(GPUFault, match=r"spec.resources.gpus \(1\) must be visible in the pod"):
-        recipe.run(config, tmp_path)
+        train.run(config, tmp_path)
 
 
 def test_a_head_that_is_tied_to_the_embeddings_cannot_be_trained_alone(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare("CausalLM", "tied", spec={"method": method("HeadOnly")})
 
     with pytest.raises(ConfigError, match=r"spec.method.kind \(HeadOnly\) must be LoRA or Full for this model"):
-        recipe.run(config, tmp_path)
+        train.run(config, tmp_path)
 
 
 def test_a_learning_rate_that_is_far_too_high_is_called_diverged(bench: RunBench, tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_a_learning_rate_that_is_far_too_high_is_called_diverged(bench: RunBench
     )
 
     with pytest.raises(Diverged, match=r"step"):
-        recipe.run(config, tmp_path)
+        train.run(config, tmp_path)
 
     assert bench.list_keys(config) == []
 
@@ -227,7 +230,7 @@ def test_a_run_that_stops_improving_ends_early_with_its_best_weights(bench: RunB
         resolved={"totalSteps": "100"},
     )
 
-    end = recipe.run(config, tmp_path)
+    end = train.run(config, tmp_path)
 
     # The first evaluation sets the mark, the next two do not beat it by 0.9.
     assert (end.exit_code, end.reason, end.step) == (0, "EarlyStopped", 9)
@@ -236,7 +239,7 @@ def test_a_run_that_stops_improving_ends_early_with_its_best_weights(bench: RunB
 def test_without_held_out_rows_there_are_samples_and_no_figures(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare("CausalLM", "decoder", rows={"train": 16})
 
-    end = recipe.run(config, tmp_path / "scratch")
+    end = train.run(config, tmp_path / "scratch")
 
     report = load_json(bench.fetch_attempt(config, tmp_path / "published") / "evaluation.json")
     assert (end.exit_code, report["tuned"], report["split"], report["rows"]) == (0, {}, "train", 0)
@@ -246,7 +249,7 @@ def test_without_held_out_rows_there_are_samples_and_no_figures(bench: RunBench,
 def test_the_table_of_steps_has_one_line_a_step(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare("CausalLM", "decoder", spec={"evaluation": {"every": "Steps", "everySteps": 2}})
 
-    recipe.run(config, tmp_path / "scratch")
+    train.run(config, tmp_path / "scratch")
 
     lines = (bench.fetch_attempt(config, tmp_path / "published") / "metrics.csv").read_text().splitlines()
     assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
@@ -257,7 +260,7 @@ def test_the_table_of_steps_has_one_line_a_step(bench: RunBench, tmp_path: Path)
 def test_at_the_end_the_validation_rows_are_scored_too(bench: RunBench, tmp_path: Path) -> None:
     config = bench.prepare(CLASSIFICATION, "encoder", spec={"evaluation": {"every": "End"}})
 
-    recipe.run(config, tmp_path / "scratch")
+    train.run(config, tmp_path / "scratch")
 
     table = (bench.fetch_attempt(config, tmp_path / "published") / "metrics.csv").read_text()
     lines = [line for line in table.splitlines() if line]
@@ -268,7 +271,7 @@ def test_the_same_seed_gives_the_same_weights(bench: RunBench, tmp_path: Path) -
     runs = [bench.prepare(CLASSIFICATION, "encoder", spec={"method": method("LoRA")}) for _ in range(2)]
 
     for config in runs:
-        recipe.run(config, tmp_path / config.job.uid)
+        train.run(config, tmp_path / config.job.uid)
 
     entries = [{item.path: item.sha256 for item in bench.fetch_manifest(config)[0].files} for config in runs]
     path = "attempts/1/model/adapter_model.safetensors"
@@ -306,16 +309,16 @@ def test_a_pod_stopped_in_training_ends_with_143_and_publishes_nothing(bench: Ru
 def test_a_signal_while_files_move_is_noticed_before_the_next_one(
     bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, method: str, after: int, doing: str
 ) -> None:
-    monkeypatch.setattr(stopping, "_received", [])
+    monkeypatch.setattr(signals, "_received", [])
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with start_fault_proxy(bench.server.endpoint_url) as proxy:
         spec = {"storage": bench.storage | {"endpointURL": proxy.endpoint_url}}
         config = bench.prepare(CLASSIFICATION, "encoder", spec=spec)
-        stopping.install_handlers()
+        signals.install_handlers()
         proxy.faults.append(Fault(method, after=after, signal=signal.SIGTERM))
         try:
             with pytest.raises(Interrupted, match=f"SIGTERM interrupted {doing}"):
-                recipe.run(config, tmp_path / "scratch")
+                train.run(config, tmp_path / "scratch")
         finally:
             signal.signal(signal.SIGTERM, before[0])
             signal.signal(signal.SIGINT, before[1])
@@ -332,7 +335,7 @@ def test_a_loss_that_is_nan_is_called_diverged_at_its_step(bench: RunBench, tmp_
     config = bench.prepare("CausalLM", "broken", spec={"evaluation": {"every": "End", "compareWithBase": False}})
 
     with pytest.raises(Diverged) as caught:
-        recipe.run(config, tmp_path)
+        train.run(config, tmp_path)
 
     assert caught.value.message == "the loss must be a finite number; step 1 gave nan"
     assert (caught.value.exit_code, caught.value.remedy) == (80, "lower spec.training.learningRate")

@@ -15,8 +15,8 @@ import pytest
 import zstandard
 
 from finetune_api.errors import DataError
-from finetune_trainer import records
-from finetune_trainer.records import BadRowsError, Findings, Record
+from finetune_trainer.data import readers
+from finetune_trainer.data.readers import BadRowsError, Findings, Record
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two\nlines", "label": "b"}, {"text": 'say "hé"', "label": "a"}]
 
@@ -26,7 +26,7 @@ def read(tmp_path: Path, name: str, content: bytes) -> list[Record]:
     path = tmp_path / "local"
     path.write_bytes(content)
     findings = Findings()
-    rows = list(records.read_records(path, name, findings))
+    rows = list(readers.read_records(path, name, findings))
     findings.raise_if_any()
     return rows
 
@@ -144,7 +144,7 @@ def test_rows_after_a_bad_one_are_still_read(tmp_path: Path) -> None:
     path = tmp_path / "t"
     path.write_bytes(break_line_17(b'{"text": "' + b"x" * 3 * 2**20 + b'"}\n'))
     findings = Findings()
-    found = list(records.read_records(path, "t.jsonl", findings))
+    found = list(readers.read_records(path, "t.jsonl", findings))
     assert [len(found), found[-1].place, findings.total] == [39, "t.jsonl line 40", 1]
 
 

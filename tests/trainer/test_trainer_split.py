@@ -10,7 +10,7 @@ import pytest
 from sample_rows import make_facts, make_samples
 
 from finetune_api.errors import DataError
-from finetune_trainer import split
+from finetune_trainer.data import splits as split
 
 
 def hold_out(

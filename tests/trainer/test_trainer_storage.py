@@ -19,9 +19,9 @@ from finetune_api.errors import (
     ReferenceNotFound,
     StorageUnavailable,
 )
-from finetune_api.spec import Storage
-from finetune_trainer import exporter
+from finetune_api.kinds.finetunejob.spec import Storage
 from finetune_trainer.storage import RemoteFile, Store, download, listing, ranges, transfer
+from finetune_trainer.telemetry import prometheus
 
 MIB = 2**20
 
@@ -344,7 +344,7 @@ def test_the_endpoint_may_come_from_the_environment(bench: PrepareBench) -> None
 
 def test_requests_bytes_and_retries_are_counted(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
     def read(name: str, **labels: str) -> float:
-        return exporter.REGISTRY.get_sample_value(f"finetune_trainer_{name}", labels) or 0.0
+        return prometheus.REGISTRY.get_sample_value(f"finetune_trainer_{name}", labels) or 0.0
 
     address = parse_s3_uri(bench.put("a", b"12345"))
     before = (
@@ -360,7 +360,7 @@ def test_requests_bytes_and_retries_are_counted(bench: PrepareBench, fault_proxy
         read("s3_requests_total", operation="GetObject", result="success"),
     )
     assert [new - old for new, old in zip(after, before, strict=True)] == [5, 1, 1]
-    assert b"finetune_trainer_s3_requests_total" in prometheus_client.generate_latest(exporter.REGISTRY)
+    assert b"finetune_trainer_s3_requests_total" in prometheus_client.generate_latest(prometheus.REGISTRY)
 
 
 def test_one_store_serves_many_threads(bench: PrepareBench) -> None:

@@ -10,11 +10,14 @@ import tiny_models
 import transformers
 
 from finetune_api.errors import DataError, ModelError
-from finetune_api.spec import Task
-from finetune_trainer import dataset, tasks
-from finetune_trainer.dataset import IGNORED, Part, Sample, TokenizedRow
-from finetune_trainer.records import Findings, Record
-from finetune_trainer.tasks import causal_lm, instruction_tuning, sequence_classification
+from finetune_api.kinds.finetunejob.spec import Task
+from finetune_trainer import tasks
+from finetune_trainer.data import samples
+from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.samples import IGNORED, Part, Sample, TokenizedRow
+from finetune_trainer.tasks.causal_lm import rows as causal_lm
+from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
+from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
 
 MESSAGES = {"messages": "messages"}
 PROMPT = {"prompt": "prompt", "completion": "completion"}
@@ -64,7 +67,7 @@ def test_texts_are_encoded_whole_as_a_call_of_the_tokenizer_would(
         # Both as a tokenizer.json may have them.
         tokenizer.backend_tokenizer.enable_truncation(8)
         tokenizer.backend_tokenizer.enable_padding()
-        assert dataset.encode_texts(tokenizer, texts, add_special_tokens=add_special_tokens) == want
+        assert samples.encode_texts(tokenizer, texts, add_special_tokens=add_special_tokens) == want
 
 
 def test_every_task_that_a_spec_may_name_is_registered() -> None:

@@ -10,9 +10,9 @@ import pytest
 from sample_rows import make_samples
 
 from finetune_api.errors import DataError
-from finetune_trainer import writing
-from finetune_trainer.dataset import Sample, TokenizedRow
-from finetune_trainer.records import Findings
+from finetune_trainer.data import tokenized_files
+from finetune_trainer.data.readers import Findings
+from finetune_trainer.data.samples import Sample, TokenizedRow
 
 SPLITS = ("train", "validation", "test")
 
@@ -32,13 +32,13 @@ def tokenize_letters(samples: Sequence[Sample]) -> list[TokenizedRow]:
 def save(
     folder: Path,
     samples: Iterable[tuple[str, Sample]],
-    tokenize: writing.Tokenize = tokenize_letters,
+    tokenize: tokenized_files.Tokenize = tokenize_letters,
     findings: Findings | None = None,
     **schema: Any,
-) -> tuple[dict[str, writing.TokenCounts], dict[str, pyarrow.Table]]:
+) -> tuple[dict[str, tokenized_files.TokenCounts], dict[str, pyarrow.Table]]:
     """Write samples, and read the files."""
-    columns = writing.build_schema(**({"is_labelled": False, "is_pair": False} | schema))
-    counts = writing.save_splits(folder, samples, tokenize, columns, findings or Findings())
+    columns = tokenized_files.build_schema(**({"is_labelled": False, "is_pair": False} | schema))
+    counts = tokenized_files.save_splits(folder, samples, tokenize, columns, findings or Findings())
     return counts, {split: pyarrow.parquet.read_table(folder / f"{split}.parquet") for split in SPLITS}
 
 

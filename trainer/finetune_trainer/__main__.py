@@ -8,11 +8,11 @@ from finetune_api.run import ExitCode
 def main(arguments: list[str]) -> int:
     """Run the program and return its exit code."""
     if not arguments:
-        from finetune_trainer import launcher
+        from finetune_trainer.pod import launcher
 
         return launcher.main()
     if arguments == ["--rank"]:
-        from finetune_trainer import rank
+        from finetune_trainer.pod import rank
 
         return rank.main()
     sys.stderr.write(f"arguments ({' '.join(arguments)}) must be empty, or --rank as the launcher gives it\n")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api import group, names, run
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, Stage
-from finetune_api.spec import FineTuneJobSpec
 from finetune_operator.builders import pod, run_config
 from finetune_operator.settings import Settings
 

@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api import group, quantities, run
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import Stage
-from finetune_api.spec import FineTuneJobSpec
 from finetune_operator.settings import Settings
 
 Manifest = dict[str, Any]

@@ -4,8 +4,8 @@ No secret is ever in it: whoever may read pods reads it.
 """
 
 from finetune_api import errors, run
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, RunConfig, Stage
-from finetune_api.spec import FineTuneJobSpec
 
 
 def build_run_config(

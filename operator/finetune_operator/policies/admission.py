@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.validation import FieldError
 
 

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from finetune_api.status import Reason
+from finetune_api.kinds.finetunejob.status import Reason
 
 FIRST_BACKOFF_SECONDS = 10
 MAX_BACKOFF_SECONDS = 360

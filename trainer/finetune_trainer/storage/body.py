@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from finetune_api.errors import ConfigError, StorageUnavailable
-from finetune_trainer import exporter
 from finetune_trainer.storage import failures, transfer
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.ranges import Range
+from finetune_trainer.telemetry import prometheus
 
 if TYPE_CHECKING:
     import urllib3
@@ -61,7 +61,7 @@ def iterate_chunks(connection: Connection, part: Range, stop: threading.Event) -
             for chunk in _read_body(connection, Range(part.file, offset, part.end)):
                 offset += len(chunk.view)
                 failed = 0
-                exporter.record_s3_bytes("in", len(chunk.view))
+                prometheus.record_s3_bytes("in", len(chunk.view))
                 yield chunk
                 if stop.is_set():
                     return
@@ -69,7 +69,7 @@ def iterate_chunks(connection: Connection, part: Range, stop: threading.Event) -
             failed += 1
             if failed == _BODY_TRIES:
                 raise
-            exporter.record_s3_retry()
+            prometheus.record_s3_retry()
             transfer.pause(failed)
 
 

@@ -18,9 +18,9 @@ from botocore.exceptions import BotoCoreError
 
 from finetune_api.artifacts import S3Address
 from finetune_api.errors import ConfigError
-from finetune_api.spec import Storage
-from finetune_trainer import exporter
+from finetune_api.kinds.finetunejob.spec import Storage
 from finetune_trainer.storage import failures
+from finetune_trainer.telemetry import prometheus
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -133,6 +133,6 @@ class Connection:
 
     @staticmethod
     def _record(operation: str, result: str, answer: object) -> None:
-        exporter.record_s3_request(operation, result)
+        prometheus.record_s3_request(operation, result)
         if retries := failures.count_retries(answer):
-            exporter.record_s3_retry(retries)
+            prometheus.record_s3_retry(retries)

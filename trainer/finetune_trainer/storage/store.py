@@ -7,12 +7,12 @@ from pathlib import Path
 
 from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import ConfigError, DataError, StorageUnavailable
-from finetune_api.spec import Storage
-from finetune_trainer import exporter
+from finetune_api.kinds.finetunejob.spec import Storage
 from finetune_trainer.storage import body, download, failures, listing, rooted, transfer, upload
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.transfer import Progress
+from finetune_trainer.telemetry import prometheus
 
 _CONFLICT_TRIES = 5
 """Tries of a conditional put that is answered 409: another one is under way (a choice)."""
@@ -100,7 +100,7 @@ class Store:
         self._connection.call(
             "PutObject", address, lambda: client.put_object(Bucket=address.bucket, Key=address.key, Body=content)
         )
-        exporter.record_s3_bytes("out", len(content))
+        prometheus.record_s3_bytes("out", len(content))
 
     def put_if_absent(self, address: S3Address, content: bytes) -> bool:
         """Write a small object unless there is one; tell whether this call wrote it.
@@ -114,7 +114,7 @@ class Store:
         for attempt in range(_CONFLICT_TRIES):
             written = self._connection.call("PutObject", address, functools.partial(self._put_once, address, content))
             if written is not None:
-                exporter.record_s3_bytes("out", len(content) if written else 0)
+                prometheus.record_s3_bytes("out", len(content) if written else 0)
                 return written
             transfer.pause(attempt)
         raise StorageUnavailable(

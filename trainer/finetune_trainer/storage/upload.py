@@ -16,11 +16,11 @@ from pathlib import Path
 
 from finetune_api.artifacts import FileEntry, S3Address, is_safe_key
 from finetune_api.errors import DataError
-from finetune_trainer import exporter
 from finetune_trainer.storage import listing, transfer
 from finetune_trainer.storage.connection import MAX_WORKERS, Connection
 from finetune_trainer.storage.multipart import PART_BYTES, MultipartUpload
 from finetune_trainer.storage.transfer import Progress
+from finetune_trainer.telemetry import prometheus
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class _Upload:
 
     def _do(self, job: Callable[[], int]) -> None:
         num_bytes = job()
-        exporter.record_s3_bytes("out", num_bytes)
+        prometheus.record_s3_bytes("out", num_bytes)
         if self._progress is not None:
             self._progress(num_bytes)
 

@@ -7,10 +7,12 @@ part is the train side. The modules don't know each other; what they share stand
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from finetune_api.spec import Task
-from finetune_trainer.dataset import Sample, Shape, TokenizedRow
-from finetune_trainer.records import Findings, Record
-from finetune_trainer.tasks import causal_lm, instruction_tuning, sequence_classification
+from finetune_api.kinds.finetunejob.spec import Task
+from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.samples import Sample, Shape, TokenizedRow
+from finetune_trainer.tasks.causal_lm import rows as causal_lm
+from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
+from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,0 +1,1 @@
+"""One folder for each kind of object: what users write, what the operator reports."""

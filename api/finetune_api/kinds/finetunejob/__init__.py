@@ -1,0 +1,1 @@
+"""FineTuneJob: one run of a fine-tuning."""

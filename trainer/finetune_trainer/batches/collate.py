@@ -1,0 +1,99 @@
+"""Rows become tensors: one packed row without padding, or several padded on the right.
+
+Labels are masked by position, never by the pad id: in many models the pad token is the stop token, and masking by id
+would unlearn to stop. The first token of a row is never a target: nothing stands before it that could predict it, and
+in a packed row what stands before it is another row's end.
+
+Shapes: N rows, T tokens: of the longest row when padded, of all rows when packed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+import torch
+
+from finetune_trainer.losses.parts import IGNORED
+
+Batch = dict[str, Any]
+"""What one forward pass takes, and `labels`."""
+
+
+def collate_rows(rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> Batch:
+    """Make one micro-batch, packed or padded."""
+    return collate_packed(rows) if is_packed else collate_padded(rows, pad_token_id)
+
+
+def collate_padded(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batch:
+    """Pad rows on the right.
+
+    Returns:
+        input_ids, attention_mask and, where the rows have them, token_type_ids: [N, T]; labels: [N] or [N, T].
+    """
+    batch = {
+        "input_ids": _pad([row["input_ids"] for row in rows], pad_token_id),
+        "attention_mask": _pad([numpy.ones(len(row["input_ids"]), dtype=numpy.int64) for row in rows], 0),
+    }
+    if "token_type_ids" in rows[0]:
+        batch["token_type_ids"] = _pad([row["token_type_ids"] for row in rows], 0)
+    batch["labels"] = (
+        _pad([_mask_first(row["labels"]) for row in rows], IGNORED) if "labels" in rows[0] else _get_row_labels(rows)
+    )
+    return batch
+
+
+def collate_packed(rows: Sequence[Mapping[str, Any]]) -> Batch:
+    """Lay rows one after another; `finetune_trainer.batches.packed_attention` keeps them apart.
+
+    Returns:
+        input_ids, position_ids (from 0 in each row) and, where the rows have them, token_type_ids: [1, T];
+        cu_seq_lens_q and _k: [N + 1] where each row begins, and the end; max_length_q and _k: the longest row;
+        labels: [N] or [1, T].
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    starts = torch.tensor(numpy.cumsum([0, *lengths]), dtype=torch.int32)
+    batch: Batch = {
+        "input_ids": _join([row["input_ids"] for row in rows]),
+        "position_ids": _join([numpy.arange(length) for length in lengths]),
+        "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
+    if "token_type_ids" in rows[0]:
+        batch["token_type_ids"] = _join([row["token_type_ids"] for row in rows])
+    batch["labels"] = (
+        _join([_mask_first(row["labels"]) for row in rows]) if "labels" in rows[0] else _get_row_labels(rows)
+    )
+    return batch
+
+
+def count_targets(batch: Batch) -> int:
+    """Count what a micro-batch is trained on: tokens, or rows where each has one label."""
+    return int((batch["labels"] != IGNORED).sum())
+
+
+def count_tokens(batch: Batch) -> int:
+    """Count the tokens of a micro-batch, padding left out."""
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+
+
+def _get_row_labels(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+    return torch.tensor([int(row["label"]) for row in rows])
+
+
+def _mask_first(labels: Any) -> Any:
+    masked = numpy.array(labels, dtype=numpy.int64)
+    masked[0] = IGNORED
+    return masked
+
+
+def _join(values: Sequence[Any]) -> torch.Tensor:
+    return torch.from_numpy(numpy.concatenate([numpy.asarray(row, dtype=numpy.int64) for row in values]))[None]
+
+
+def _pad(values: Sequence[Any], filler: int) -> torch.Tensor:
+    padded = torch.full((len(values), max(len(row) for row in values)), filler, dtype=torch.int64)
+    for index, row in enumerate(values):
+        padded[index, : len(row)] = torch.from_numpy(numpy.asarray(row, dtype=numpy.int64))
+    return padded

@@ -1,0 +1,1 @@
+"""From files as users have them to rows the train stage maps from disk."""

@@ -1,0 +1,197 @@
+"""Base and tuned model on the same rows, token by token weighted, and the report anybody can check.
+
+Logits are never kept: a batch is reduced to sums and predictions at once. Every rank evaluates its share; the figures
+are those of the whole split. A loss that is no finite number ends the run, it never averages away.
+
+Shapes: B rows, T tokens, V vocabulary, K labels.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from finetune_api.errors import Diverged
+from finetune_api.kinds.finetunejob.spec import Model, Precision, Quantization, Task
+from finetune_trainer import signals
+from finetune_trainer.batches import collate, sampler
+from finetune_trainer.batches.collate import Batch
+from finetune_trainer.batches.dataset import Rows
+from finetune_trainer.evaluation.metrics import Scores
+from finetune_trainer.losses import parts as loss
+from finetune_trainer.telemetry import prometheus
+
+if TYPE_CHECKING:
+    from finetune_trainer.tasks.objective import Objective
+
+SAMPLE_ROWS = 8
+"""Rows whose logits stand in evaluation.json: enough to prove a published model, few enough to read (a choice)."""
+_TOP_TOKENS = 5
+
+
+class TokenLogit(Model):
+    token: int
+    """token id."""
+    logit: float
+    """logit of that token."""
+
+
+class Sample(Model):
+    """What the tuned model says about one row, evaluated alone: without padding, in the published model's precision."""
+
+    row: int
+    """row: index in the source, from 0."""
+    input_ids: list[int]
+    """inputIds of the row."""
+    token_type_ids: list[int] | None = None
+    """tokenTypeIds of the row, for models that tell pairs apart."""
+    logits: list[float] | None = None
+    """logits of each label; labelled tasks."""
+    loss: float
+    """loss of the row."""
+    last: list[TokenLogit] | None = None
+    """last position's most probable next tokens; language tasks."""
+
+
+class EvaluationReport(Model):
+    """evaluation.json: base and tuned model on the same rows."""
+
+    version: Literal[1] = 1
+    """version of this format."""
+    task: Task
+    """task of the run."""
+    split: str
+    """split the figures were measured on."""
+    rows: int
+    """rows of that split."""
+    precision: Precision
+    """precision of the computation."""
+    quantization: Quantization
+    """quantization of the base model during the evaluation; load it the same way to get the same figures."""
+    base: dict[str, float] | None = None
+    """base model's metrics; absent where they were not asked for."""
+    tuned: dict[str, float]
+    """tuned model's metrics."""
+    labels: list[str]
+    """labels in the order of their ids."""
+    base_confusion: list[list[int]] | None = None
+    """baseConfusion: rows by true label (outer) and predicted label (inner), before training."""
+    tuned_confusion: list[list[int]] | None = None
+    """tunedConfusion: the same after training."""
+    samples: list[Sample]
+    """samples: the first rows of the split with the tuned model's answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Puts rows through a model."""
+
+    objective: "Objective"
+    num_labels: int
+    pad_token_id: int
+    micro_batch_tokens: int
+    device: torch.device
+    is_autocast: bool
+    is_packed: bool
+
+    def evaluate(self, model: Any, rows: Rows, doing: str) -> Scores:
+        """Score every row, this rank's share of them here and the others' merged in.
+
+        Args:
+            model: evaluated in eval mode and left in the mode it was in.
+            rows: at least one per rank.
+            doing: for messages: `evaluation at step 20`.
+
+        Raises:
+            Diverged: a loss is not finite.
+            Interrupted: a signal came.
+        """
+        rank, world_size = _get_rank()
+        share = sampler.share_rows(rows.lengths, world_size)[rank]
+        # The largest first: a memory too small shows at once.
+        cut = sampler.cut_micro_batches(
+            [rows.lengths[row] for row in share], self.micro_batch_tokens, is_packed=self.is_packed
+        )
+        scores = self.objective.build_scores(self.num_labels)
+        with _evaluating(model):
+            for positions in cut:
+                signals.check(doing)
+                batch = self._collate(rows, [share[position] for position in positions], is_packed=self.is_packed)
+                parts = self.objective.compute(model, batch, is_autocast=self.is_autocast)
+                if not math.isfinite(float(parts.total)):
+                    prometheus.record_nonfinite()
+                    raise Diverged(
+                        f"the loss must be a finite number; {doing} gave {float(parts.total)}",
+                        "lower spec.training.learningRate",
+                    )
+                scores.update(parts)
+        return _merge(scores, world_size)
+
+    def build_samples(self, model: Any, rows: Rows) -> list[Sample]:
+        """Evaluate the first rows one by one, as somebody with the published model would."""
+        with _evaluating(model):
+            return [self._build_sample(model, rows, index) for index in range(min(SAMPLE_ROWS, len(rows)))]
+
+    def _build_sample(self, model: Any, rows: Rows, index: int) -> Sample:
+        batch = self._collate(rows, [index], is_packed=False)
+        # A float32 head on a bfloat16 base needs autocast; whoever loads both in bfloat16 computes the same.
+        is_mixed = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+        logits = self._compute_logits(model, batch, self.is_autocast and is_mixed).float()
+        compute_loss = loss.compute_row_loss if self.objective.has_labels else loss.compute_token_loss
+        parts = compute_loss(logits, batch["labels"])
+        row = rows[index]
+        sample = Sample(
+            row=rows.sources[index],
+            input_ids=[int(token) for token in row["input_ids"]],
+            token_type_ids=[int(kind) for kind in row["token_type_ids"]] if "token_type_ids" in row else None,
+            loss=float(parts.total) / max(1, parts.num_targets),
+        )
+        if self.objective.has_labels:
+            return sample.model_copy(update={"logits": logits[0].tolist()})
+        best = logits[0, -1].topk(min(_TOP_TOKENS, logits.shape[-1]))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return sample.model_copy(update={"last": [TokenLogit(token=token, logit=logit) for token, logit in pairs]})
+
+    def _collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
+        batch = collate.collate_rows([rows[index] for index in indices], self.pad_token_id, is_packed=is_packed)
+        return {
+            name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
+        }
+
+    def _compute_logits(self, model: Any, batch: Batch, is_autocast: bool) -> torch.Tensor:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_autocast):
+            logits: torch.Tensor = model(**inputs).logits
+        return logits
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _get_rank() -> tuple[int, int]:
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _merge(scores: Scores, world_size: int) -> Scores:
+    """Bring together what all ranks have gathered, in the order of the ranks."""
+    if world_size == 1:
+        return scores
+    gathered: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(gathered, scores)
+    merged: Scores = gathered[0]
+    for other in gathered[1:]:
+        merged.merge(other)
+    return merged

@@ -1,0 +1,1 @@
+"""Losses as sums beside the number of their targets; a language model's without its logits."""

@@ -1,0 +1,363 @@
+"""The base model as facts: whether it is whole and safe, and what it can be trained for.
+
+Weights are never loaded here: names, shapes and types come from the headers of safetensors and GGUF. A model that needs
+code of its own is refused.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+
+from finetune_api.errors import ConfigError, ModelError
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Quantization, Task
+from finetune_trainer.data import readers
+from finetune_trainer.model import files, gguf_header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ALL_LINEAR = "all-linear"
+
+_MAX_CONFIG_BYTES = 4 * 2**20
+_MAX_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the headers and the configuration say."""
+
+    model_type: str
+    num_parameters: int
+    dtype: str
+    """Type most weights are stored in, as the file calls it: `BF16`, `F32`, `Q4_1` …"""
+    linear_shapes: dict[str, tuple[int, int]]
+    """Path and shape of every linear layer but the head and the embeddings; empty where names can't be told."""
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    vocabulary_size: int
+    max_positions: int | None
+    """Tokens the model has positions for; None where positions are relative."""
+    is_decoder: bool
+    """Whether the configuration calls an encoder's architecture a decoder."""
+    has_experts: bool = False
+    """Whether layers are mixtures of experts."""
+    head_labels: tuple[str, ...] = ()
+    """What the classes of the checkpoint's own classification head are called, by id; empty without such a head."""
+
+
+def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> ModelFacts:
+    """Read configuration and headers of a fetched model.
+
+    Raises:
+        ModelError: a file is cut short or damaged, or the architecture is unknown or needs code of its own.
+    """
+    where = f"spec.model.uri ({source.uri})"
+    if gguf_file is None:
+        _check_code(folder, where)
+        parameters = _read_safetensors(folder, where)
+    else:
+        parameters = gguf_header.read_header(folder / gguf_file, where)
+    config = load_config(folder, gguf_file, source)
+    _check_unquantized(config, where)
+    shapes = {name: shape for name, shape, _ in parameters}
+    dtypes: dict[str, int] = {}
+    for _, shape, dtype in parameters:
+        dtypes[dtype] = dtypes.get(dtype, 0) + math.prod(shape)
+    text = config.get_text_config()
+    hidden = int(getattr(text, "hidden_size", 0) or 0)
+    return ModelFacts(
+        model_type=str(config.model_type),
+        num_parameters=sum(map(math.prod, shapes.values())),
+        dtype=max(dtypes, key=lambda name: dtypes[name]),
+        linear_shapes=_find_linear(shapes, gguf_file is not None),
+        num_layers=int(getattr(text, "num_hidden_layers", 0) or 0),
+        hidden_size=hidden,
+        intermediate_size=find_largest(getattr(text, "intermediate_size", 0)) or 4 * hidden,
+        vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
+        max_positions=_find_max_positions(text),
+        is_decoder=bool(getattr(config, "is_decoder", False)),
+        has_experts=any(_EXPERTS in name or _GGUF_EXPERTS in name for name in shapes),
+        head_labels=_find_head_labels(shapes, config),
+    )
+
+
+def _check_unquantized(config: Any, where: str) -> None:
+    parts = (config, config.get_text_config())
+    found = next((value for part in parts if (value := getattr(part, "quantization_config", None)) is not None), None)
+    if found is not None:
+        method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+        raise ModelError(
+            f"{where} must hold weights that are not quantized; its configuration says quant_method {method}",
+            "give the model as it was before; spec.method.quantization quantizes it for the training.",
+        )
+
+
+def find_largest(size: Any) -> int:
+    """Return a size, the largest where layers differ in it."""
+    return max(map(int, size), default=0) if isinstance(size, (list, tuple)) else int(size or 0)
+
+
+def _find_head_labels(shapes: Iterable[str], config: Any) -> tuple[str, ...]:
+    if not any(name.partition(".")[0] in _HEAD_NAMES for name in shapes):
+        return ()
+    return tuple(str(name) for _, name in sorted(config.id2label.items()))
+
+
+def _check_code(folder: Path, where: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes()[:_MAX_CONFIG_BYTES])
+    except ValueError as error:
+        raise ModelError(f"{where}: config.json must be JSON; {error}", "upload the file again.") from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type not in CONFIG_MAPPING:
+        # auto_map names Python files in the folder; they are code of whoever made the model.
+        needs = "needs code of its own, which is never run" if "auto_map" in (config or {}) else "is not known"
+        raise ModelError(
+            f"{where}: config.json model_type ({model_type}) must be an architecture of transformers; it {needs}",
+            "use a model of an architecture that transformers knows.",
+        )
+
+
+def load_config(folder: Path, gguf_file: str | None, source: ModelSource) -> Any:
+    """Load the configuration of a fetched model.
+
+    Raises:
+        ModelError: it can't be loaded.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) must have a configuration that can be read; {readers.shorten(error)}",
+            "upload the model again.",
+        ) from error
+
+
+def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a fetched model.
+
+    Raises:
+        ModelError: it can't be loaded, or needs code of its own.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer: PreTrainedTokenizerBase
+        if gguf_file is None:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:
+            # What AutoTokenizer makes of it too, after it has parsed all metadata for a configuration.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=gguf_file, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError, StrictDataclassError) as error:
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {readers.shorten(error)}",
+            "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) must hold a fast tokenizer; {type(tokenizer).__name__} is not",
+            "save the tokenizer as tokenizer.json.",
+        )
+    return tokenizer
+
+
+def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
+    parameters = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict: it can't be iterated
+                    part = file.get_slice(name)
+                    parameters.append((name, tuple(part.get_shape()), str(part.get_dtype())))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{where}: {path.name} must be a whole safetensors file; {readers.shorten(error)}",
+                "upload the file again.",
+            ) from error
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        listed = _load_weight_map(index, where)
+        if missing := sorted(set(listed.values()) - {path.name for path in folder.glob("*.safetensors")}):
+            raise ModelError(
+                f"{where}: {index.name} lists files that must be there; {', '.join(missing)} are not",
+                files.REMEDY_FOLDER,
+            )
+    return parameters
+
+
+def _load_weight_map(index: Path, where: str) -> dict[str, str]:
+    try:
+        content = json.loads(index.read_bytes())
+        return {str(name): str(file) for name, file in content["weight_map"].items()}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{where}: {index.name} must be a JSON object with a weight_map of names and files;"
+            f" {type(error).__name__}: {readers.shorten(error)}",
+            "upload the file again.",
+        ) from error
+
+
+# How transformers calls what GGUF abbreviates, for the Llama family and its relatives.
+_GGUF_LINEAR = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_HEAD_NAMES = ("classifier", "score")
+# Experts are one tensor of all of them once they are loaded: no linear layers to quantize or to put an adapter on.
+_EXPERTS, _GGUF_EXPERTS = ".experts.", "_exps."
+_NOT_LINEAR = (_EXPERTS, "embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
+
+
+def _find_linear(shapes: dict[str, tuple[int, ...]], is_gguf: bool) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for name, shape in shapes.items():
+        path = name.removesuffix(".weight")
+        if len(shape) != 2 or path == name:
+            continue
+        if is_gguf:
+            layer, _, last = path.rpartition(".")
+            if not layer.startswith("blk."):
+                continue
+            if last not in _GGUF_LINEAR:
+                return {}  # another family: its names can't be told from here, the train stage checks them
+            path = f"model.layers.{layer.removeprefix('blk.')}.{_GGUF_LINEAR[last]}"
+        elif any(word in path.lower() for word in _NOT_LINEAR):
+            continue
+        found[path] = (shape[0], shape[1])
+    return found
+
+
+# Their first position is the padding index plus one, so as many positions are never used.
+_SHIFTED_POSITIONS = {"camembert", "data2vec-text", "ibert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xmod"}
+
+
+def _find_max_positions(config: Any) -> int | None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return None
+    shift = int(config.pad_token_id or 0) + 1 if config.model_type in _SHIFTED_POSITIONS else 0
+    return int(positions) - shift
+
+
+def check_fit(facts: ModelFacts, tokenizer: "PreTrainedTokenizerBase", spec: FineTuneJobSpec) -> None:
+    """Check that the model can be trained as the spec says.
+
+    Raises:
+        ModelError: the architecture doesn't fit the task, the tokenizer knows more tokens than the model, or a LoRA
+            target is not in it.
+        ConfigError: maxLength is above the model's positions.
+    """
+    fitting = find_tasks(facts)
+    if spec.task not in fitting:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}) must be a model for {spec.task}; architecture {facts.model_type} fits"
+            f" {', '.join(fitting) or 'no task'}",
+            f"choose a model that fits, or spec.task {fitting[0]}." if fitting else "choose another model.",
+        )
+    if len(tokenizer) > facts.vocabulary_size > 0:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}): the tokenizer ({len(tokenizer)} tokens) must not know more tokens than"
+            f" the model ({facts.vocabulary_size})",
+            "upload the tokenizer that belongs to the model.",
+        )
+    if facts.max_positions is not None and spec.training.max_length > facts.max_positions:
+        raise ConfigError(
+            f"spec.training.maxLength ({spec.training.max_length}) must be at most {facts.max_positions}, the positions"
+            f" of {spec.model.uri}",
+            f"set it to {facts.max_positions} or less.",
+        )
+    if facts.has_experts and spec.method.quantization != Quantization.NONE:
+        raise ConfigError(
+            f"spec.method.quantization ({spec.method.quantization}) must be None for {spec.model.uri}: most of its"
+            " weights are those of experts, which bitsandbytes leaves as they are",
+            "set it to None, or use a model without experts.",
+        )
+    check_targets(facts, spec.method.lora.target_modules if spec.method.kind == "LoRA" else [ALL_LINEAR])
+
+
+def order_labels(facts: ModelFacts, labels: Sequence[str], source: ModelSource) -> list[str]:
+    """Return the data's labels in the order of the model's own head where it has one for them, else as they are.
+
+    Raises:
+        ModelError: the head has another number of classes, so its weights can't be loaded.
+    """
+    if not facts.head_labels or sorted(facts.head_labels) == sorted(labels):
+        return list(facts.head_labels or labels)
+    if len(facts.head_labels) != len(labels):
+        raise ModelError(
+            f"spec.model.uri ({source.uri}) has a head for {len(facts.head_labels)} labels"
+            f" ({readers.show_names(facts.head_labels)}), which must be as many as the training rows have:"
+            f" {len(labels)} ({readers.show_names(labels)})",
+            "use a model without a head, or rows with the head's labels.",
+        )
+    return list(labels)
+
+
+def check_targets(facts: ModelFacts, targets: Sequence[str]) -> None:
+    """Check that each LoRA target names a linear layer, where the names are known.
+
+    Raises:
+        ModelError: a target matches nothing.
+    """
+    paths = facts.linear_shapes
+    unknown = [name for name in targets if name != ALL_LINEAR and not match_linear(facts, [name])]
+    if not paths or not unknown:
+        return
+    known = sorted({path.rpartition(".")[2] for path in paths})
+    nearest = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ModelError(
+        f"spec.method.lora.targetModules ({', '.join(unknown)}) must name linear layers of the model, which has"
+        f" {', '.join(known[:_MAX_NAMES_SHOWN])}{hint}",
+        f"use names from this list, or {ALL_LINEAR}.",
+    )
+
+
+def match_linear(facts: ModelFacts, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the linear layers that LoRA targets mean: a target is the end of a layer's path, at a dot."""
+    if ALL_LINEAR in targets:
+        return facts.linear_shapes
+    return {
+        path: shape
+        for path, shape in facts.linear_shapes.items()
+        if any(path == target or path.endswith(f".{target}") for target in targets)
+    }
+
+
+def find_tasks(facts: ModelFacts) -> list[Task]:
+    """Return the tasks an architecture can be trained for."""
+    # The module itself: as an attribute of its package it asks for torch, which its tables of names don't need.
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    tasks = []
+    if facts.model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        tasks.append(Task.SEQUENCE_CLASSIFICATION)
+    # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
+    is_encoder = facts.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.is_decoder
+    if facts.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder:
+        tasks += [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
+    return tasks

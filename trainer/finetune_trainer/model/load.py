@@ -1,0 +1,304 @@
+"""The model that is trained: base weights of an explicit dtype, quantization, the task's head, adapter, frozen layers.
+
+safetensors only and never a model's own code. What a checkpoint lacks (a new head) is trained and published whole with
+any method: frozen or left out it would be random weights that nobody could load again.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import nn
+
+from finetune_api.errors import ConfigError, ModelError
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, LoraVariant, MethodKind, Precision, Quantization
+from finetune_trainer.data import readers
+
+if TYPE_CHECKING:
+    from finetune_trainer.tasks.objective import Objective
+
+logger = logging.getLogger(__name__)
+
+HEAD_NAMES = ("classifier", "score")
+"""What transformers calls the head of a sequence classifier."""
+UNQUANTIZED_MODULES = [*HEAD_NAMES, "pre_classifier", ".*pooler", "lm_head", "embed_out"]
+"""Heads are left out of quantization: they are trained, or decide every token. Each is matched from the start of a
+module's path, so one that lies in the body needs the pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A base model, and the modules its checkpoint had no weights for."""
+
+    model: Any
+    new_modules: list[str]
+
+
+def decide_precision(wanted: Precision, device: torch.device) -> Precision:
+    """Turn Auto into BFloat16 on GPUs that have it, else Float32.
+
+    Raises:
+        ConfigError: BFloat16 is asked for on a GPU without it.
+    """
+    is_supported = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == Precision.BFLOAT16 and not is_supported:
+        raise ConfigError(
+            f"spec.training.precision ({wanted}) must be Float32 on this GPU ({torch.cuda.get_device_name(device)})",
+            "set precision to Float32 or Auto, or use a newer GPU",
+        )
+    if wanted == Precision.AUTO:
+        return Precision.BFLOAT16 if device.type == "cuda" and is_supported else Precision.FLOAT32
+    return wanted
+
+
+def is_autocast(spec: FineTuneJobSpec, precision: Precision, objective: "Objective") -> bool:
+    """Tell whether trained weights stay in float32 while the model computes in bfloat16.
+
+    Trained base weights do: the small steps of fine-tuning would be lost in bfloat16's 8 bits. A frozen base is itself
+    kept in bfloat16, and its adapter in float32 by peft, which casts what goes in and out of it; a classifier's head
+    beside the adapter has nobody to cast for it. Of a quantized base, all that is not is float32 too
+    (`prepare_model_for_kbit_training`), and so would be everything between its layers.
+    """
+    is_quantized = spec.method.quantization != Quantization.NONE
+    is_adapter_alone = spec.method.kind == MethodKind.LORA and not objective.has_labels and not is_quantized
+    return precision == Precision.BFLOAT16 and not is_adapter_alone
+
+
+def choose_dtype(spec: FineTuneJobSpec, precision: Precision) -> str:
+    """Name the dtype the base is loaded in."""
+    is_frozen = spec.method.kind == MethodKind.LORA
+    return "bfloat16" if precision == Precision.BFLOAT16 and is_frozen else "float32"
+
+
+def load_base(
+    folder: Path,
+    spec: FineTuneJobSpec,
+    *,
+    objective: "Objective",
+    labels: Sequence[str],
+    precision: Precision,
+    device: torch.device,
+) -> LoadedModel:
+    """Load the base model with the task's head.
+
+    Args:
+        folder: local folder of the model.
+        spec: of the run.
+        objective: of the task.
+        labels: in the order of their ids; empty for tasks without.
+        precision: decided, not Auto.
+        device: where the model will be trained.
+
+    Raises:
+        ModelError: the weights don't fit the architecture or the task.
+    """
+    arguments: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if labels:
+        names = dict(enumerate(labels))
+        arguments |= {"num_labels": len(labels), "id2label": names, "label2id": {v: k for k, v in names.items()}}
+    arguments["dtype"] = getattr(torch, choose_dtype(spec, precision))
+    model_class = getattr(transformers, objective.model_class)
+    try:
+        if spec.method.quantization != Quantization.NONE:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            arguments["quantization_config"] = _build_quantization(spec, config, arguments["dtype"])
+            arguments["device_map"] = {"": device}
+        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **arguments)
+    except (ValueError, RuntimeError, OSError, KeyError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}) must hold a model that loads as {objective.model_class}: "
+            f"{' '.join(str(error).split())[:400]}",
+            "check that the folder is complete and its architecture fits spec.task",
+        ) from error
+    _check_all_taken(model, report["unexpected_keys"], spec)
+    new_modules = _find_new_modules(model, report["missing_keys"], objective)
+    if spec.method.quantization == Quantization.NF4 and device.type == "cpu":
+        _keep_training_layout(model)
+    model.config.use_cache = False
+    return LoadedModel(model, new_modules)
+
+
+def _build_quantization(spec: FineTuneJobSpec, config: Any, dtype: torch.dtype) -> Any:
+    """Describe how the frozen base is quantized.
+
+    Raises:
+        ModelError: it is quantized already.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}) must hold unquantized weights to be quantized to "
+            f"{spec.method.quantization}",
+            "set method.quantization to None, or use the unquantized model",
+        )
+    if spec.method.quantization == Quantization.INT8:
+        return transformers.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED_MODULES)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=UNQUANTIZED_MODULES,
+    )
+
+
+def _keep_training_layout(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking NF4 weights at the first evaluation.
+
+    On processors with AVX512-BF16 the repacked layout stays on in training and has no autograd: gradients would be
+    silently wrong (measured with bitsandbytes 0.50.2).
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _check_all_taken(model: Any, unexpected: Iterable[str], spec: FineTuneJobSpec) -> None:
+    """Check that no weight of the body was left out; another task's head, or a pooler it has no use for, may be.
+
+    Raises:
+        ModelError: the configuration describes a smaller model than the files hold.
+    """
+    prefix = f"{model.base_model_prefix}."
+    left = [key for key in sorted(unexpected) if "pooler" not in key and key.partition(".")[0] not in HEAD_NAMES]
+    if body := [key for key in left if key.startswith(prefix) or re.search(r"\.\d+\.", key)]:
+        raise ModelError(
+            f"spec.model.uri ({spec.model.uri}) must hold the weights its config.json describes; it holds more: "
+            f"{readers.show_names(body)}",
+            "upload the config.json that belongs to the weights",
+        )
+
+
+def _find_new_modules(model: Any, missing: Sequence[str], objective: "Objective") -> list[str]:
+    """Name the modules the checkpoint had no weights for: the head, perhaps a pooler.
+
+    Raises:
+        ModelError: weights beyond the task's head are missing.
+    """
+    prefix = f"{model.base_model_prefix}."
+    found: dict[str, None] = {}
+    for key in sorted(missing):
+        # Of the body, the module itself; of the head, all of it.
+        name = key.rpartition(".")[0] if key.startswith(prefix) else key.partition(".")[0]
+        found[name] = None
+    body = [name for name in found if name.startswith(prefix) and "pooler" not in name]
+    if body or (found and not objective.has_labels):
+        raise ModelError(
+            f"spec.model.uri must hold all weights of {type(model).__name__}; missing: {', '.join(list(found)[:5])}",
+            "check that the folder is complete and its architecture fits spec.task",
+        )
+    return list(found)
+
+
+def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, objective: "Objective") -> Any:
+    """Freeze what the method leaves alone and add adapters.
+
+    Returns:
+        The same model, or the peft model around it.
+
+    Raises:
+        ConfigError: the method doesn't fit the model.
+    """
+    heads = _find_heads(loaded.model, loaded.new_modules)
+    if spec.method.kind == MethodKind.LORA:
+        return _add_adapter(loaded.model, heads, spec, objective)
+    if spec.method.kind == MethodKind.HEAD_ONLY:
+        _freeze_body(loaded.model, heads)
+    return loaded.model
+
+
+def _find_heads(model: Any, new_modules: Sequence[str]) -> list[str]:
+    """Name the task's head and everything new; a language model's head is no head of the task."""
+    known = [name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)]
+    return list(dict.fromkeys([*new_modules, *known]))
+
+
+def _freeze_body(model: Any, heads: Sequence[str]) -> None:
+    """Train the head alone.
+
+    Raises:
+        ConfigError: the head is tied to the input embeddings, so it can't be trained alone.
+    """
+    modules = [model.get_submodule(name) for name in heads]
+    if not modules:
+        head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+        if head is None or head.weight is embeddings.weight:
+            raise ConfigError(
+                "spec.method.kind (HeadOnly) must be LoRA or Full for this model: its head and its input embeddings "
+                "are one and the same",
+                "use LoRA",
+            )
+        modules = [head]
+    model.requires_grad_(False)
+    for module in modules:
+        module.requires_grad_(True)
+
+
+def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, objective: "Objective") -> Any:
+    import peft
+
+    if spec.method.quantization != Quantization.NONE:
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    lora = spec.method.lora
+    targets: Any = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
+    config = peft.LoraConfig(
+        task_type=objective.adapter_task,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=float(lora.dropout),
+        target_modules=targets,
+        use_rslora=lora.variant == LoraVariant.RS_LORA,
+        use_dora=lora.variant == LoraVariant.DORA,
+        # For a classifier peft adds the usual names of the head by itself.
+        modules_to_save=[name for name in heads if name not in HEAD_NAMES] or None,
+    )
+    try:
+        with warnings.catch_warnings():
+            # peft asks the model for a property by its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            tuned = peft.get_peft_model(model, config)
+    except ValueError as error:
+        linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise ConfigError(
+            f"spec.method.lora.targetModules ({', '.join(lora.target_modules)}) must name linear layers of the model: "
+            f"{', '.join(linear)}",
+            "use all-linear, or names from this list",
+        ) from error
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            # peft keeps only its own matrices in float32, not the head that is trained beside them.
+            parameter.data = parameter.data.float()
+    return tuned
+
+
+def find_target_modules(model: Any) -> list[str]:
+    """Name the kinds of layers that carry an adapter: their last name part, sorted. Empty without an adapter."""
+    config = getattr(model, "peft_config", None)
+    if config is None:
+        return []
+    targets = config["default"].target_modules
+    return sorted({name.rpartition(".")[2] for name in targets})
+
+
+def count_trainable(model: nn.Module) -> int:
+    """Count the parameters that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def save_model(model: Any, spec: FineTuneJobSpec, folder: Path) -> None:
+    """Write an adapter or a full model, safetensors only, without a trace of this machine's paths."""
+    if spec.method.kind == MethodKind.LORA:
+        model.peft_config["default"].base_model_name_or_path = spec.model.uri
+        # "auto" would ask the model hub whether the vocabulary has grown; it never does here.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)

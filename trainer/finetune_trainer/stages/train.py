@@ -1,0 +1,174 @@
+"""The train stage, top to bottom: settle, fetch, train, publish. Read this first.
+
+`training` holds the part that needs torch and is imported while the inputs arrive. Rank 0 fetches and publishes; the
+other ranks wait for its files and share the work in between. Nothing is visible to anybody before the manifest is.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_api import quantities
+from finetune_api.artifacts import RunLayout, RunManifest
+from finetune_api.kinds.finetunejob.status import MemoryStatus, MetricsStatus
+from finetune_api.run import ExitCode, RunConfig, Stage, TerminationMessage
+from finetune_trainer import signals
+from finetune_trainer.publishing import commit
+from finetune_trainer.publishing.commit import Published
+from finetune_trainer.storage import Store
+from finetune_trainer.telemetry import prometheus
+from finetune_trainer.training import train_inputs
+from finetune_trainer.training.train_inputs import Inputs
+
+if TYPE_CHECKING:
+    from finetune_trainer.training.run import Trained
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+"""Between two looks of a waiting rank (a choice)."""
+
+
+def run(config: RunConfig, scratch: Path) -> TerminationMessage:
+    """Run the train stage on this rank.
+
+    Args:
+        config: checked.
+        scratch: local disk, shared by the ranks of this pod.
+
+    Returns:
+        The end of the stage, with the digest of the committed manifest.
+
+    Raises:
+        FineTuneError: whatever ends the run; nothing is published then.
+    """
+    began = time.monotonic()
+    os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")  # transformers would report to it by itself
+    layout = commit.build_layout(config)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return _follow(config, scratch)
+    prometheus.start_exporter()
+
+    # Fetch while torch is imported: both take seconds, one waits for the network and the other for the processor.
+    prometheus.record_phase("fetch")
+    store, found = _overlap(lambda: _fetch(config, layout, scratch))
+    if isinstance(found, Published):
+        logger.info("attempt %d has published this run; nothing to train", found.manifest.attempt)
+        commit.upload_current(store, layout, found)
+        _mark_ready(scratch, found.sha256)
+        return _build_end(config, layout, found)
+    signals.check("the fetching of the inputs")
+    _unpack_base(config, found)
+    _mark_ready(scratch, "")
+    logger.info("ready to load after %.1f s", time.monotonic() - began)
+
+    # Train, compare and write everything to the scratch disk.
+    output = scratch / "attempt"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    trained = _train(config, found, scratch, output)
+
+    # Publish: all files, the manifest, the pointer to it.
+    prometheus.record_phase("publish")
+    signals.check("publishing")
+    published = commit.publish(store, layout, _build_manifest(config, found, trained), output)
+    logger.info("published after %.1f s", time.monotonic() - began)
+    return _build_end(config, layout, published, trained)
+
+
+def _fetch(config: RunConfig, layout: RunLayout, scratch: Path) -> tuple[Store, Published | Inputs]:
+    """Fetch the inputs; or what was published, where an attempt whose pod was lost had done so already."""
+    store = Store(config.spec.storage)
+    published = commit.find_published(store, layout, scratch)
+    return store, published or train_inputs.fetch_inputs(store, layout, config, scratch)
+
+
+def _overlap(fetch: Callable[[], tuple[Store, Published | Inputs]]) -> tuple[Store, Published | Inputs]:
+    """Import torch and what stands on it while `fetch` runs."""
+    # At import bitsandbytes asks for a package of faster CPU kernels that is no dependency of ours: cosmetic.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels" not in record.getMessage())
+    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
+        pending = pool.submit(fetch)
+        began = time.monotonic()
+        from finetune_trainer.training import run as training
+
+        logger.info("%s imported in %.1f s", training.__name__, time.monotonic() - began)
+        return pending.result()
+
+
+def _unpack_base(config: RunConfig, fetched: Inputs) -> None:
+    from finetune_trainer.training import run as training
+
+    training.unpack_base(config, fetched)
+
+
+def _train(config: RunConfig, fetched: Inputs, scratch: Path, output: Path) -> "Trained":
+    from finetune_trainer.training import run as training
+
+    return training.train(config, fetched, scratch, output)
+
+
+def _ready_path(scratch: Path) -> Path:
+    # The launcher empties this folder before it starts the ranks.
+    return scratch / "ranks" / "ready"
+
+
+def _mark_ready(scratch: Path, published_sha256: str) -> None:
+    """Tell the other ranks that the inputs are there, or that there is nothing left to do."""
+    path = _ready_path(scratch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(published_sha256, encoding="utf-8")
+    partial.replace(path)
+
+
+def _follow(config: RunConfig, scratch: Path) -> TerminationMessage:
+    """Be a rank beside rank 0: wait for its files, train along, publish nothing."""
+    from finetune_trainer.training import run as training
+
+    while not _ready_path(scratch).exists():
+        signals.check("waiting for rank 0's inputs")
+        time.sleep(_POLL_SECONDS)
+    if not _ready_path(scratch).read_text(encoding="utf-8"):
+        training.train(config, train_inputs.load_inputs(scratch), scratch, scratch / "attempt")
+    return TerminationMessage(stage=Stage.TRAIN, attempt=config.job.attempt, exit_code=ExitCode.OK, reason="Completed")
+
+
+def _build_metrics(trained: "Trained") -> MetricsStatus:
+    report = trained.report
+    return commit.build_metrics(report.base, report.tuned, report.split)
+
+
+def _build_manifest(config: RunConfig, fetched: Inputs, trained: "Trained") -> RunManifest:
+    return commit.build_manifest(
+        config, fetched.prepared, _build_metrics(trained), trained.resolved, trained.is_early_stopped
+    )
+
+
+def _build_end(
+    config: RunConfig, layout: RunLayout, published: Published, trained: "Trained | None" = None
+) -> TerminationMessage:
+    """Report what stands committed, be it of this attempt or of an earlier one."""
+    manifest = published.manifest
+    is_ours = trained is not None and manifest.attempt == config.job.attempt
+    message = "" if is_ours else f"attempt {manifest.attempt} had published this run already"
+    peak = MemoryStatus(measured_peak=quantities.build_quantity(trained.peak_bytes)) if trained else None
+    return TerminationMessage(
+        stage=Stage.TRAIN,
+        attempt=config.job.attempt,
+        exit_code=ExitCode.OK,
+        reason=manifest.outcome,
+        message=message,
+        step=trained.step if trained else None,
+        metrics=MetricsStatus(base=manifest.metrics.get("base", []), tuned=manifest.metrics.get("tuned", [])),
+        manifest_sha256=published.sha256,
+        artifacts_uri=f"{layout.model(manifest.attempt)}/",
+        run_digest=manifest.run_digest,
+        memory=peak,
+        resolved=manifest.resolved,
+    )

@@ -1,0 +1,1 @@
+"""A model learns to continue plain text."""

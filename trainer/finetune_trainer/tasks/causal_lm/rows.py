@@ -1,0 +1,55 @@
+"""CausalLM: a model learns to continue plain text.
+
+Rows: one column with a text. Every token is learned, and after the last one the end of the text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from finetune_api.errors import ModelError
+from finetune_trainer.data import samples as dataset
+from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.samples import Part, Sample, Shape, TokenizedRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MODEL_CLASS = "AutoModelForCausalLM"
+IS_LABELLED = False
+SHAPES: tuple[Shape, ...] = (
+    Shape(required={"text": ("text", "content", "document", "body", "sentence", "passage", "article")}),
+)
+
+
+def parse_sample(row: int, record: Record, columns: Mapping[str, str], findings: Findings) -> Sample | None:
+    """Check a row and return it as a sample, or None after noting what is wrong with it."""
+    text = dataset.read_text(record, columns["text"], findings)
+    return None if text is None else Sample(row, record.place, (Part("text", text),))
+
+
+def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", columns: Mapping[str, str]) -> dict[str, str]:
+    """Check that the tokenizer can mark the end of a text.
+
+    Raises:
+        ModelError: it has no end-of-text token.
+    """
+    del columns
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "spec.model.uri: the tokenizer must have an end-of-text token (eos_token); it has none",
+            "set eos_token in tokenizer_config.json.",
+        )
+    return {"stopToken": str(tokenizer.eos_token)}
+
+
+def tokenize_batch(
+    samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", max_length: int, label_ids: Mapping[str, int]
+) -> list[TokenizedRow]:
+    """Turn samples into tokens, each its own label, and the end-of-text token; cut to `max_length`."""
+    del label_ids
+    rows = []
+    for ids in dataset.encode_texts(tokenizer, [sample.parts[0].text for sample in samples]):
+        whole = ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+        kept = whole[:max_length]
+        rows.append(TokenizedRow(kept, labels=kept, is_truncated=len(kept) < len(whole)))
+    return rows

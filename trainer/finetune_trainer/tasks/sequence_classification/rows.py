@@ -1,0 +1,74 @@
+"""SequenceClassification: a text, or a pair of texts, gets one label of a set.
+
+Rows: a column for the text, optionally one for a second text, one for the label. Every row is one training target.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from finetune_trainer.data import samples as dataset
+from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.samples import Part, Sample, Shape, TokenizedRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MODEL_CLASS = "AutoModelForSequenceClassification"
+IS_LABELLED = True
+SHAPES: tuple[Shape, ...] = (
+    Shape(
+        required={
+            "text": (
+                *("text", "sentence", "content", "review", "comment", "document", "body", "question"),
+                *("sentence1", "text1", "premise", "tweet", "message", "input"),
+            ),
+            "label": ("label", "labels", "class", "category", "target", "sentiment", "intent", "output"),
+        },
+        optional={"textPair": ("textpair", "text_pair", "sentence2", "text2", "hypothesis")},
+    ),
+)
+
+
+def parse_sample(row: int, record: Record, columns: Mapping[str, str], findings: Findings) -> Sample | None:
+    """Check a row and return it as a sample, or None after noting everything that is wrong with it."""
+    text = dataset.read_text(record, columns["text"], findings)
+    label = dataset.read_label(record, columns["label"], findings)
+    parts = [Part("text", text or "")]
+    is_whole = text is not None and label is not None
+    if "textPair" in columns:
+        pair = dataset.read_text(record, columns["textPair"], findings)
+        parts.append(Part("textPair", pair or ""))
+        is_whole = is_whole and pair is not None
+    return Sample(row, record.place, tuple(parts), label or "") if is_whole else None
+
+
+def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", columns: Mapping[str, str]) -> dict[str, str]:
+    """Check that the tokenizer can do the task; any can."""
+    del tokenizer, columns
+    return {}
+
+
+def tokenize_batch(
+    samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", max_length: int, label_ids: Mapping[str, int]
+) -> list[TokenizedRow]:
+    """Turn samples into tokens, cut to `max_length`; of a pair, the longer text is cut first."""
+    texts = [sample.parts[0].text for sample in samples]
+    pairs = [sample.parts[1].text for sample in samples] if len(samples[0].parts) > 1 else None
+    encoded = tokenizer(
+        texts,
+        pairs,
+        truncation="longest_first",
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=None if pairs else False,
+    )
+    with_types = pairs is not None and "token_type_ids" in encoded
+    return [
+        TokenizedRow(
+            input_ids=encoded["input_ids"][index],
+            label=label_ids[sample.label],
+            token_type_ids=encoded["token_type_ids"][index] if with_types else None,
+            is_truncated=bool(encoded.encodings[index].overflowing),
+        )
+        for index, sample in enumerate(samples)
+    ]

@@ -1,0 +1,1 @@
+"""What can be watched from outside: Prometheus series, progress, logs."""

@@ -1,0 +1,344 @@
+"""The training loop: `transformers.Trainer` with our order of rows, our loss, our evaluation and our choice of weights.
+
+A step's rows come as one item; how they are cut into micro-batches is ours (`batching`), so that a step may have any
+number of them. Only public hooks are overridden. Nothing is pickled: the best weights lie in safetensors on the scratch
+disk, and the stock checkpoints are off. The step that goes wrong is named: the loss is checked before the weights are
+touched, the norm of the gradient right after its step; either way nothing of it is published.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments
+
+from finetune_api.errors import Diverged
+from finetune_api.kinds.finetunejob.spec import EvaluationInterval, FineTuneJobSpec
+from finetune_trainer import signals
+from finetune_trainer.batches import collate, sampler
+from finetune_trainer.batches.collate import Batch
+from finetune_trainer.batches.dataset import Rows
+from finetune_trainer.batches.sampler import StepOrder
+from finetune_trainer.evaluation.evaluator import Evaluator
+from finetune_trainer.losses.parts import IGNORED
+from finetune_trainer.planning.plan import Plan
+from finetune_trainer.telemetry import prometheus
+from finetune_trainer.telemetry.progress import ProgressLog, StepFigures
+
+logger = logging.getLogger(__name__)
+
+_EXPLOSION_STEPS = 5
+_EXPLOSION_FACTOR = 3.0
+_EXPLOSION_MARGIN = 5.0
+"""Training has blown up when the mean loss of 5 steps is above 3 times the first step's plus 5 (a choice): a vocabulary
+of 50,000 guessed at random costs 10.8, so even a model that has forgotten all stays below."""
+_DIVERGED_REMEDY = "lower spec.training.learningRate"
+_MICRO_BATCHES = "micro_batches"
+
+
+class BestWeights:
+    """Keeps the trained weights of the best evaluation on disk, and tells when it stops getting better.
+
+    Args:
+        path: file for the weights.
+        is_greater_better: direction of the metric.
+        patience: evaluations without improvement after which training ends; None: never.
+        min_delta: least change that counts.
+    """
+
+    def __init__(self, path: Path, is_greater_better: bool, patience: int | None, min_delta: float) -> None:
+        self._path, self._sign = path, 1.0 if is_greater_better else -1.0
+        self._patience, self._min_delta = patience, min_delta
+        self._reference: float | None = None
+        self._num_stale = 0
+        self.value: float | None = None
+        self.step: int | None = None
+
+    def record(self, model: Any, value: float, step: int, is_writer: bool) -> None:
+        """Take in an evaluation; save the weights if they are the best so far.
+
+        Args:
+            model: the trained model.
+            value: of the metric that decides.
+            step: of the optimizer.
+            is_writer: whether this rank writes the file.
+        """
+        if self.value is None or self._sign * (value - self.value) > 0:
+            self.value, self.step = value, step
+            if is_writer:
+                partial = self._path.with_suffix(".partial")
+                save_file(_get_trained(model), partial)
+                partial.replace(self._path)
+        # A crawl of tiny gains is not progress: staleness is measured from the last gain that counted.
+        if self._reference is None or self._sign * (value - self._reference) > self._min_delta:
+            self._reference, self._num_stale = value, 0
+        else:
+            self._num_stale += 1
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self._patience is not None and self._num_stale >= self._patience
+
+    def restore(self, model: Any) -> None:
+        """Put the best weights back into the model of every rank; without an evaluation the last ones stay."""
+        if self.step is None:
+            return
+        if torch.distributed.is_initialized():
+            # Rank 0 may still be writing.
+            torch.distributed.barrier()
+        saved = load_file(self._path)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(saved[name])
+
+
+def _get_trained(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+class FineTuneTrainer(transformers.Trainer):
+    """Trains a model on rows.
+
+    Args:
+        model: with its adapter, or frozen as the method wants.
+        arguments: from `build_arguments`.
+        rows: to train on.
+        validation: to choose the weights by; empty: none is chosen.
+        evaluator: for the validation rows; what it says of micro-batches goes for the training too.
+        best: keeper of the weights.
+        best_metric: name of the metric it goes by.
+        batch_size: rows per optimizer step over all ranks.
+        progress: where figures go.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        arguments: TrainingArguments,
+        *,
+        rows: Rows,
+        validation: Rows,
+        evaluator: Evaluator,
+        best: BestWeights,
+        best_metric: str,
+        batch_size: int,
+        progress: ProgressLog,
+    ) -> None:
+        super().__init__(model=model, args=arguments, train_dataset=rows, eval_dataset=validation)
+        self.remove_callback(transformers.PrinterCallback)
+        self._rows, self._validation = rows, validation
+        self._evaluator = evaluator
+        self._best, self._best_metric = best, best_metric
+        self._batch_size, self._progress = batch_size, progress
+        self._recent: deque[float] = deque(maxlen=_EXPLOSION_STEPS)
+        self._first_loss: float | None = None
+        self._num_correct = torch.zeros((), dtype=torch.int64)
+        self._num_targets = self._num_tokens = 0
+        self._step_began = time.monotonic()
+        self.is_early_stopped = False
+
+    def get_train_dataloader(self) -> Any:
+        """Give one optimizer step after the other, as this rank's micro-batches of it."""
+        order = StepOrder(
+            self._rows.lengths,
+            self._batch_size,
+            self.args.seed,
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+            is_packed=self._evaluator.is_packed,
+        )
+        # Not prepared by accelerate, which would deal the steps out again: the order has done so.
+        return DataLoader(
+            self._rows,  # type: ignore[arg-type] # a map-style data set by its methods, not by inheritance
+            batch_sampler=order,
+            collate_fn=self._collate_step,
+        )
+
+    def _collate_step(self, rows: list[dict[str, Any]]) -> dict[str, list[Batch]]:
+        if not rows:
+            # A rank without a row of a short last step goes along with one of which nothing is learned.
+            idle = self._collate([self._rows[0]])
+            idle["labels"].fill_(IGNORED)
+            return {_MICRO_BATCHES: [idle]}
+        lengths = [len(row["input_ids"]) for row in rows]
+        cut = sampler.cut_micro_batches(
+            lengths, self._evaluator.micro_batch_tokens, is_packed=self._evaluator.is_packed
+        )
+        return {_MICRO_BATCHES: [self._collate([rows[position] for position in positions]) for positions in cut]}
+
+    def _collate(self, rows: list[dict[str, Any]]) -> Batch:
+        return collate.collate_rows(rows, self._evaluator.pad_token_id, is_packed=self._evaluator.is_packed)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor]:
+        """Take one optimizer step's micro-batches and count their targets over all ranks."""
+        steps, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [batch for step in steps for batch in step[_MICRO_BATCHES]]
+        counts = torch.tensor([sum(map(collate.count_targets, batches)), sum(map(collate.count_tokens, batches))])
+        total = self.accelerator.reduce(counts.to(device), "sum")
+        self._num_tokens = int(total[1])
+        self._num_correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._num_targets = 0
+        self._step_began = time.monotonic()
+        return steps, total[0]
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Go forward and backward through the micro-batches of one optimizer step.
+
+        Raises:
+            Diverged: the loss is not finite; the weights are still those of the step before.
+            Interrupted: a signal came.
+        """
+        step = self.state.global_step + 1
+        batches = inputs[_MICRO_BATCHES]
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(batches, start=1):
+            signals.check(f"training at step {step}")
+            # Ranks bring their gradients together once per step, however many micro-batches each has.
+            is_last = number == len(batches)
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
+                total += super().training_step(model, batch, num_items_in_batch)
+        if not math.isfinite(float(total)):
+            prometheus.record_nonfinite()
+            raise Diverged(f"the loss must be a finite number; step {step} gave {float(total)}", _DIVERGED_REMEDY)
+        return total
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Compute this micro-batch's share of the step's mean loss over all targets.
+
+        Ranks average their gradients, so the share is multiplied by their number.
+        """
+        if return_outputs or num_items_in_batch is None:
+            raise AssertionError("our own steps and evaluations ask for neither")
+        parts = self._evaluator.objective.compute(model, inputs, is_autocast=self._evaluator.is_autocast)
+        self._num_correct += parts.num_correct
+        self._num_targets += parts.num_targets
+        return parts.total / num_items_in_batch * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002 - inherited
+        """Take in what the Trainer reports after each step.
+
+        Raises:
+            Diverged: the gradient is not finite, or the loss has exploded.
+        """
+        if "loss" not in logs:
+            return
+        step, loss = self.state.global_step, logs["loss"]
+        self._check_explosion(step, loss, logs.get("grad_norm", 0.0))
+        self._progress.record_step(
+            StepFigures(
+                step=step,
+                loss=loss,
+                accuracy=int(self._num_correct) / max(1, self._num_targets),
+                learning_rate=logs["learning_rate"],
+                gradient_norm=logs.get("grad_norm", 0.0),
+                seconds=time.monotonic() - self._step_began,
+                num_tokens=self._num_tokens,
+            )
+        )
+        _record_memory(self.args.device)
+
+    def _check_explosion(self, step: int, loss: float, gradient_norm: float) -> None:
+        if not math.isfinite(gradient_norm):
+            raise Diverged(f"the gradient must be finite; step {step} gave {gradient_norm}", _DIVERGED_REMEDY)
+        self._first_loss = loss if self._first_loss is None else self._first_loss
+        self._recent.append(loss)
+        limit = _EXPLOSION_FACTOR * self._first_loss + _EXPLOSION_MARGIN
+        mean = sum(self._recent) / len(self._recent)
+        if len(self._recent) == _EXPLOSION_STEPS and mean > limit:
+            raise Diverged(
+                f"the loss must not explode; its mean over the {_EXPLOSION_STEPS} steps up to {step} is {mean:.4g}, "
+                f"the first step's was {self._first_loss:.4g}",
+                _DIVERGED_REMEDY,
+            )
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Evaluate the validation rows, keep the weights if they are the best, and stop when patience runs out."""
+        prometheus.record_phase("evaluate")
+        step = self.state.global_step
+        scores = self._evaluator.evaluate(self.model, self._validation, f"evaluation at step {step}")
+        metrics = scores.compute()
+        self._progress.record_evaluation(step, metrics)
+        self._best.record(self.model, metrics[self._best_metric], step, self.args.process_index == 0)
+        if self._best.is_exhausted and step < self.state.max_steps:
+            self.is_early_stopped = True
+            self.control.should_training_stop = True
+        prometheus.record_phase("train")
+        # The library's own evaluation takes the wish back through its callbacks; kept, it would come true twice.
+        self.control.should_evaluate = False
+        return metrics
+
+
+def _record_memory(device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+    name = str(device.index or 0)
+    prometheus.record_gpu_memory(name, "allocated", torch.cuda.memory_allocated(device))
+    prometheus.record_gpu_memory(name, "reserved", torch.cuda.memory_reserved(device))
+    prometheus.record_gpu_memory(name, "peak", torch.cuda.max_memory_reserved(device))
+
+
+def build_arguments(
+    spec: FineTuneJobSpec, plan: Plan, scratch: Path, *, has_validation: bool, is_cpu: bool
+) -> TrainingArguments:
+    """Translate the spec into transformers' words; whatever it would write to disk or report elsewhere is off.
+
+    An item of our loader is a whole step of a rank, so the library sees a batch of one and no accumulation. Mixed
+    precision is off as well: `Objective.compute` sees to it, for training and evaluation alike.
+    """
+    # At the end is after as many steps as there are.
+    every_steps = {EvaluationInterval.STEPS: spec.evaluation.every_steps, EvaluationInterval.END: plan.total_steps}
+    strategy = "steps" if spec.evaluation.every in every_steps else "epoch"
+    # transformers' schedules begin at 0: a run that is all warm-up would learn nothing.
+    warmup_steps = min(math.ceil(float(spec.training.warmup_fraction) * plan.total_steps), plan.total_steps - 1)
+    arguments = TrainingArguments(
+        output_dir=str(scratch / "trainer"),
+        per_device_train_batch_size=1,
+        max_steps=plan.total_steps,
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type=spec.training.scheduler.value,
+        warmup_steps=warmup_steps,
+        weight_decay=float(spec.training.weight_decay),
+        optim="adamw_torch_fused",
+        use_cpu=is_cpu,
+        seed=spec.training.seed,
+        data_seed=spec.training.seed,
+        eval_strategy=strategy if has_validation else "no",
+        eval_steps=every_steps.get(spec.evaluation.every),
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        # Every trained weight takes part in every step. Looking for those that don't would take the head for one, since
+        # its product is made outside of the model (`cross_entropy`).
+        ddp_find_unused_parameters=False,
+    )
+    if arguments.n_gpu > 1:
+        # A process that sees more GPUs than it was given must not split its batches over them: one rank, one GPU.
+        arguments._n_gpu = 1
+    return arguments
