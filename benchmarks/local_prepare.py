@@ -14,10 +14,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "true"  # as the stage sets it
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import Stage
+from finetune_trainer.data.sources import LocalFile
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.pod import imports
 from finetune_trainer.stages import prepare
-from finetune_trainer.stages.reading import LocalFile
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from finetune_api.errors import (
     ModelError,
     ReferenceNotFound,
 )
-from finetune_trainer.stages import reading
+from finetune_trainer.data import sources
 
 Edit = dict[str, Any]
 
@@ -260,7 +260,7 @@ def test_all_bad_rows_of_all_files_are_listed_in_the_report(stage: PrepareStage)
 def test_the_rows_of_a_split_are_bounded_over_all_its_files(
     stage: PrepareStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "MAX_ROWS", 100)
+    monkeypatch.setattr(sources, "MAX_ROWS", 100)
     stage.bench.put("parts/a.jsonl", make_reviews(60))
     stage.bench.put("parts/b.jsonl", make_reviews(120)[60:])
     error = stage.fail(stage.build(data=build_data(stage.bench, train="parts/")), DataError)

@@ -13,7 +13,8 @@ from finetune_api.errors import DataError, ModelError
 from finetune_api.kinds.finetunejob.spec import Task
 from finetune_trainer import tasks
 from finetune_trainer.data import samples
-from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import Record
 from finetune_trainer.data.samples import IGNORED, Part, Sample, TokenizedRow
 from finetune_trainer.tasks.causal_lm import rows as causal_lm
 from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning

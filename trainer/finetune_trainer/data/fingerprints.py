@@ -13,7 +13,8 @@ from typing import TypeAlias
 import numpy
 from numpy.typing import NDArray
 
-from finetune_trainer.data.samples import MAX_LABELS, Sample
+from finetune_trainer.data.labels import MAX_LABELS
+from finetune_trainer.data.samples import Sample
 
 Indices: TypeAlias = NDArray[numpy.int64]
 

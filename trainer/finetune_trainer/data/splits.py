@@ -1,93 +1,117 @@
-"""Which training rows are held out for validation and test: a pure function of groups, labels, shares and seed.
+"""The checked rows of a run in three splits: read from files, or held out where no file is given.
 
-Rows of one group, which have the same text, stay on one side. With labels each label is split on its own, rounded so
-that the shares of the whole come out. The same rows and seed give the same split.
+The files are read twice. The first pass checks every row and remembers digests, label and line; the second, after the
+split was decided from those, yields the samples to be tokenized. No more than a few rows are in memory. Every error of
+every row in every file is collected before the stage ends with them.
 """
 
-import random
-from array import array
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy
 from numpy.typing import NDArray
 
-from finetune_api.errors import DataError
+from finetune_api import artifacts
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_trainer.data import holdout, readers, sources
+from finetune_trainer.data import labels as labels_of
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.fingerprints import Facts, Indices, Ledger
+from finetune_trainer.data.samples import Sample
+from finetune_trainer.data.sources import LocalFile, Source
 
-TRAIN = 0
-"""Number of the split that gets what is not held out; the others follow in the order of the shares."""
+if TYPE_CHECKING:
+    from finetune_trainer.tasks import TaskData
 
 
-def split_rows(
-    groups: NDArray[numpy.int32], labels: NDArray[numpy.int32] | None, fractions: Mapping[str, float], *, seed: int
-) -> NDArray[numpy.int8]:
-    """Hold out shares of the rows.
+@dataclass(slots=True)
+class Splits:
+    """The checked rows of a run: what is remembered of them, and where their text is read again."""
+
+    sources: Sequence[Source]
+    """In the order of the rows in `facts`."""
+    facts: Facts
+    assigned: NDArray[numpy.int8]
+    """Index in `artifacts.SPLITS` of each row."""
+    columns: dict[str, str]
+    labels: list[str]
+    file_format: str
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> dict[str, Indices]:
+        """The rows of each split, in the order of their source."""
+        return {split: numpy.flatnonzero(self.assigned == index) for index, split in enumerate(artifacts.SPLITS)}
+
+    def iterate(self) -> Iterator[tuple[str, Sample]]:
+        """Yield all samples with the names of their splits, from the files once more."""
+        samples = itertools.chain.from_iterable(source.iterate() for source in self.sources)
+        for index, sample in zip(self.assigned.tobytes(), samples, strict=True):
+            yield artifacts.SPLITS[index], sample
+
+
+def read_splits(spec: FineTuneJobSpec, task: "TaskData", files: Mapping[str, Sequence[LocalFile]]) -> Splits:
+    """Read and check all rows, and hold out what has no file of its own.
 
     Args:
-        groups: of n rows, numbered from 0 as they first appear.
-        labels: of n rows, to split by, in the order of their numbers; a group has its first row's. None: all as one.
-        fractions: share of each split to hold out, such as `{"validation": 0.1}`.
-        seed: of the order.
-
-    Returns:
-        n numbers: `TRAIN`, or the place of a split in `fractions`, from 1.
+        spec: of the run.
+        task: whose rows they are.
+        files: by split; `train` is there.
 
     Raises:
-        DataError: a split would be left without a row.
+        BadRowsError: rows are wrong, all of them listed.
+        DataError: a file, the columns, the labels or the split are.
     """
-    sizes = numpy.bincount(groups)
-    chosen = numpy.full(len(sizes), TRAIN, numpy.int8)
-    order = random.Random(seed)  # noqa: S311 - a split must be repeatable, not secret
-    carried = dict.fromkeys(fractions, 0.0)
-    for stratum in _build_strata(groups, labels, len(sizes)):
-        members = array("q", stratum.tobytes())
-        order.shuffle(members)
-        num_rows = int(sizes[stratum].sum())
-        for number, (name, fraction) in enumerate(fractions.items(), 1):
-            # What rounding took from one label is given back with the next.
-            wanted = fraction * num_rows + carried[name]
-            taken, members, num_taken = _take_groups(members, sizes, wanted)
-            chosen[taken] = number
-            carried[name] = wanted - num_taken
-    splits: NDArray[numpy.int8] = chosen[groups]
-    counts = numpy.bincount(splits, minlength=len(fractions) + 1)
-    for number, name in enumerate(["train", *fractions]):
-        if not counts[number]:
-            blamed = name if name in fractions else next(iter(fractions))
-            raise DataError(
-                f"spec.split.{blamed} ({fractions[blamed]:g}) must leave a row in every part; of {len(groups)} rows,"
-                f" {len(sizes)} of them different, {name} would get 0 rows",
-                "give more rows, another share, or files of their own for validation and test.",
-            )
+    findings = Findings()
+    ledger = Ledger()
+    opened: dict[str, Source] = {}
+    starts: dict[str, int] = {}
+    columns, labels = spec.data[0].columns, list[str]()
+    for split in artifacts.SPLITS:
+        if split not in files:
+            continue
+        samples, columns = sources.open_source(files[split], task, columns, findings)
+        opened[split], starts[split] = Source(files[split], task, columns), len(ledger)
+        known = frozenset(labels)
+        for sample in samples:
+            if known and sample.label not in known:
+                labels_of.add_unknown_label(sample, labels, findings)
+            ledger.add(sample)
+        # Labels of rows that were refused would be reported as unknown in the other splits.
+        if task.IS_LABELLED and split == "train" and not findings.total:
+            labels = labels_of.sort_labels(ledger.label_names, ledger.count_labels(), files["train"][0].name)
+    findings.raise_if_any()
+    facts = ledger.close()
+    assigned = _assign_rows(spec, facts, starts, stratify=spec.split.stratify and task.IS_LABELLED)
+    file_format = readers.get_format(files["train"][0].name) or ""
+    splits = Splits(list(opened.values()), facts, assigned, dict(columns), labels, file_format)
+    splits.warnings = _warn_about_labels(facts.count_labels(splits.rows["train"]), labels)
     return splits
 
 
-def _build_strata(
-    groups: NDArray[numpy.int32], labels: NDArray[numpy.int32] | None, num_groups: int
-) -> list[NDArray[numpy.int64]]:
-    """Return the groups to split together, in the order of their labels."""
-    if labels is None:
-        return [numpy.arange(num_groups)]
-    firsts = numpy.empty(num_groups, numpy.int64)
-    # Where a group is written several times the last one stays: backwards, that is its first row.
-    firsts[groups[::-1]] = numpy.arange(len(groups))[::-1]
-    group_labels = labels[firsts]
-    return [numpy.flatnonzero(group_labels == label) for label in numpy.unique(group_labels)]
+def _assign_rows(
+    spec: FineTuneJobSpec, facts: Facts, starts: Mapping[str, int], *, stratify: bool
+) -> NDArray[numpy.int8]:
+    """Return the split of each row, as its index in `artifacts.SPLITS`."""
+    assigned = numpy.empty(len(facts.numbers), numpy.int8)
+    for split, start in starts.items():
+        assigned[start:] = artifacts.SPLITS.index(split)
+    shares = {
+        split: float(getattr(spec.split, split))
+        for split in artifacts.SPLITS[1:]
+        if split not in starts and float(getattr(spec.split, split)) > 0
+    }
+    if shares:
+        num_train = int((assigned == 0).sum())
+        labels = facts.labels[:num_train] if stratify else None
+        held_out = holdout.split_rows(facts.near[:num_train], labels, shares, seed=spec.training.seed)
+        numbers = [artifacts.SPLITS.index(name) for name in ("train", *shares)]
+        assigned[:num_train] = numpy.array(numbers, numpy.int8)[held_out]
+    return assigned
 
 
-def _take_groups(
-    members: "array[int]", sizes: NDArray[numpy.int64], wanted: float
-) -> tuple["array[int]", "array[int]", int]:
-    """Take whole groups up to the rounded number of rows; return them, the groups that stay, and the rows taken."""
-    taken, kept = array("q"), array("q")
-    num_taken = 0
-    for index, group in enumerate(members):
-        if num_taken + 1 > wanted + 0.5:
-            kept += members[index:]
-            break
-        size = int(sizes[group])
-        if num_taken + size <= wanted + 0.5:
-            taken.append(group)
-            num_taken += size
-        else:
-            kept.append(group)
-    return taken, kept, num_taken
+def _warn_about_labels(counts: Mapping[str, int], labels: Sequence[str]) -> list[str]:
+    missing = sorted(set(labels) - set(counts))
+    return [f"no training row is left with label {', '.join(missing)}: all went to other splits"] if missing else []

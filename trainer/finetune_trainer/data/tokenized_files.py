@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from finetune_api import artifacts
 from finetune_trainer import signals
-from finetune_trainer.data.readers import Findings
+from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.samples import IGNORED, Sample, TokenizedRow
 
 _BATCH_ROWS = 4096

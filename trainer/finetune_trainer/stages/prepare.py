@@ -22,16 +22,19 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import ExitCode, RunConfig, TerminationMessage
 from finetune_trainer import signals, tasks
-from finetune_trainer.data import readers, report, tokenized_files
-from finetune_trainer.data.readers import BadRowsError, Findings
+from finetune_trainer.data import findings as wording
+from finetune_trainer.data import report, sources, tokenized_files
+from finetune_trainer.data import splits as splits_of_rows
+from finetune_trainer.data.findings import BadRowsError, Findings
+from finetune_trainer.data.sources import LocalFile
+from finetune_trainer.data.splits import Splits
 from finetune_trainer.data.tokenized_files import TokenCounts
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import files as model_files
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import choices, memory, plan
-from finetune_trainer.stages import probe, reading
+from finetune_trainer.stages import probe
 from finetune_trainer.stages.probe import Listing
-from finetune_trainer.stages.reading import LocalFile, Splits
 from finetune_trainer.storage import Store
 from finetune_trainer.telemetry import prometheus
 
@@ -119,7 +122,7 @@ def _fetch_data(
     inputs: list[InputEntry] = []
     warnings: list[str] = []
     for split, path, uri in probe.list_data_addresses(spec):
-        chosen, warned = reading.select_data_files(listing.data[split], f"{path} ({uri})")
+        chosen, warned = sources.select_data_files(listing.data[split], f"{path} ({uri})")
         entries = store.fetch_files(chosen, scratch / split, signals.build_progress(model_files.FETCHING))
         files[split] = [LocalFile(scratch / split / file.name, file.name) for file in chosen]
         inputs.append(_build_input(uri, entries))
@@ -160,7 +163,7 @@ def prepare_rows(
 ) -> Prepared:
     """Read, check and tokenize the rows, decide what the spec left open, and write the report."""
     task = tasks.find_task(spec.task)
-    splits = reading.read_splits(spec, task, files)
+    splits = splits_of_rows.read_splits(spec, task, files)
     if task.IS_LABELLED:
         splits.labels = base_model.order_labels(model.facts, splits.labels, spec.model)
     rows = splits.rows
@@ -277,7 +280,7 @@ def _publish_findings(store: Store, folder: S3Address, error: BadRowsError) -> F
     except FineTuneError as failure:
         logger.warning("the list of bad rows could not be uploaded: %s", failure)
         return error
-    return DataError(error.message, f"{error.remedy} Up to {readers.MAX_FINDINGS} errors are listed in {address}")
+    return DataError(error.message, f"{error.remedy} Up to {wording.MAX_FINDINGS} errors are listed in {address}")
 
 
 def _publish(

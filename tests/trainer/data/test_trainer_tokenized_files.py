@@ -11,7 +11,7 @@ from sample_rows import make_samples
 
 from finetune_api.errors import DataError
 from finetune_trainer.data import tokenized_files
-from finetune_trainer.data.readers import Findings
+from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.samples import Sample, TokenizedRow
 
 SPLITS = ("train", "validation", "test")

@@ -10,7 +10,7 @@ import pytest
 from sample_rows import make_facts, make_samples
 
 from finetune_api.errors import DataError
-from finetune_trainer.data import splits as split
+from finetune_trainer.data import holdout
 
 
 def hold_out(
@@ -18,7 +18,7 @@ def hold_out(
 ) -> dict[str, list[int]]:
     """Split rows, by label where there are labels."""
     facts = make_facts(make_samples(texts, labels))
-    found = split.split_rows(facts.near, facts.labels if labels else None, shares, seed=seed)
+    found = holdout.split_rows(facts.near, facts.labels if labels else None, shares, seed=seed)
     return {name: numpy.flatnonzero(found == number).tolist() for number, name in enumerate(["train", *shares])}
 
 

@@ -16,7 +16,8 @@ import zstandard
 
 from finetune_api.errors import DataError
 from finetune_trainer.data import readers
-from finetune_trainer.data.readers import BadRowsError, Findings, Record
+from finetune_trainer.data.findings import BadRowsError, Findings
+from finetune_trainer.data.readers import Record
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two\nlines", "label": "b"}, {"text": 'say "hé"', "label": "a"}]
 

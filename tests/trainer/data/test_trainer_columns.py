@@ -1,13 +1,14 @@
-"""What the tasks share: columns, values, labels."""
+"""Which columns play which roles, and what is wrong with a single value."""
 
 # ruff: noqa: E501 - a case per line keeps the tables readable
 
 import pytest
 
 from finetune_api.errors import DataError
-from finetune_trainer.data import samples
-from finetune_trainer.data.readers import Findings, Record
-from finetune_trainer.data.samples import Part, Sample
+from finetune_trainer.data import columns, values
+from finetune_trainer.data.columns import Shape
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import Record
 from finetune_trainer.tasks.causal_lm import rows as causal_lm
 from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
 from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
@@ -33,14 +34,14 @@ COLUMNS = [
 
 @pytest.mark.parametrize(("shapes", "found", "chosen", "want"), COLUMNS)
 def test_roles_are_found(
-    shapes: tuple[samples.Shape, ...], found: list[str], chosen: dict[str, str], want: dict[str, str]
+    shapes: tuple[Shape, ...], found: list[str], chosen: dict[str, str], want: dict[str, str]
 ) -> None:
-    assert samples.find_columns(found, chosen, shapes, "t.jsonl") == want
+    assert columns.find_columns(found, chosen, shapes, "t.jsonl") == want
 
 
 def test_a_missing_column_is_named_with_those_there_and_the_nearest() -> None:
     with pytest.raises(DataError) as caught:
-        samples.find_columns(["idx", "sentence", "label"], {"text": "sentense"}, CLASSIFY, "train.jsonl")
+        columns.find_columns(["idx", "sentence", "label"], {"text": "sentense"}, CLASSIFY, "train.jsonl")
     assert caught.value.message == (
         "spec.data[0].columns.text (sentense) must be a column of train.jsonl, which has idx, sentence, label;"
         " did you mean sentence?"
@@ -49,7 +50,7 @@ def test_a_missing_column_is_named_with_those_there_and_the_nearest() -> None:
 
 def test_columns_that_fit_no_shape_are_listed_beside_what_is_needed() -> None:
     with pytest.raises(DataError) as caught:
-        samples.find_columns(["x", "y"], {}, INSTRUCT, "t.csv")
+        columns.find_columns(["x", "y"], {}, INSTRUCT, "t.csv")
     assert caught.value.message == (
         "t.csv must have columns for messages or prompt, completion or instruction, output; it has x, y"
     )
@@ -67,51 +68,8 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("values", "want"), VALUES)
-def test_a_bad_value_is_a_finding_with_its_place(values: dict[str, object], want: str) -> None:
+@pytest.mark.parametrize(("row", "want"), VALUES)
+def test_a_bad_value_is_a_finding_with_its_place(row: dict[str, object], want: str) -> None:
     findings = Findings()
-    assert samples.read_text(Record("t.jsonl line 3", values), "text", findings) is None
+    assert values.read_text(Record("t.jsonl line 3", row), "text", findings) is None
     assert findings.kept == [f"t.jsonl line 3: {want}"]
-
-
-@pytest.mark.parametrize(
-    ("value", "want"),
-    [("pos", "pos"), (" pos ", "pos"), (3, "3"), (0, "0"), (True, None), (1.0, None), ("", None), (None, None)],
-)
-def test_labels_are_texts_or_whole_numbers(value: object, want: str | None) -> None:
-    findings = Findings()
-    assert samples.read_label(Record("p", {"label": value}), "label", findings) == want
-    assert findings.total == (want is None)
-
-
-# Labels.
-
-
-@pytest.mark.parametrize(
-    ("labels", "want"),
-    [(["b", "a"], ["a", "b"]), (["10", "9", "-1"], ["-1", "9", "10"]), (["10", "9", "x"], ["10", "9", "x"])],
-    ids=["letters", "numbers", "both"],
-)
-def test_label_ids_are_stable(labels: list[str], want: list[str]) -> None:
-    assert samples.sort_labels(labels, len(labels), "t") == want
-    assert samples.sort_labels(labels[::-1], len(labels), "t") == want
-
-
-def test_one_class_only_is_refused() -> None:
-    with pytest.raises(DataError, match="must have at least two different labels; every row has positive"):
-        samples.sort_labels(["positive"], 1, "t.jsonl")
-
-
-def test_a_text_column_taken_for_labels_is_refused() -> None:
-    with pytest.raises(DataError, match="must have at most 1000 different labels; it has 1001"):
-        samples.sort_labels([str(number) for number in range(1000)], 1001, "t.jsonl")
-
-
-def test_an_unseen_label_is_named_with_the_nearest_known_one() -> None:
-    findings = Findings()
-    sample = Sample(0, "t.jsonl line 1", (Part("text", "x"),), "positiv")
-    samples.add_unknown_label(sample, ["negative", "positive"], findings)
-    assert findings.kept == [
-        "t.jsonl line 1: label (positiv) must be one of the training rows' labels negative, positive;"
-        " did you mean positive?"
-    ]

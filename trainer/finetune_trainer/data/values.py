@@ -1,0 +1,28 @@
+"""Single values of a row, read with what is wrong noted."""
+
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import Record
+
+
+def read_text(record: Record, column: str, findings: Findings) -> str | None:
+    """Return a text that isn't empty, or None after noting what is wrong with it."""
+    value = record.values.get(column)
+    problem = "is missing; it must be a text" if value is None else check_text(value)
+    if problem is not None or not isinstance(value, str):
+        findings.add(record.place, f"{column} {problem}")
+        return None
+    return value
+
+
+def check_text(value: object) -> str | None:
+    """Return what is wrong with a value that should be a text with something in it, or None."""
+    if not isinstance(value, str):
+        return f"must be a text, not {type(value).__name__}"
+    if not value.strip():
+        return "must not be empty"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # JSON can spell half of a surrogate pair; no tokenizer takes it.
+        return f"must be valid Unicode; character {error.start + 1} is half of a pair"
+    return None
