@@ -10,12 +10,14 @@ from typing import cast
 import kopf
 
 from finetune_api import group
-from finetune_operator import cluster, logs, settings
+from finetune_operator import settings
 from finetune_operator.handlers import Memo
-from finetune_operator.health import Health
-from finetune_operator.metrics import Metrics
+from finetune_operator.runtime import client as cluster
+from finetune_operator.runtime import logs
+from finetune_operator.runtime.controller import Worker
+from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.settings import Settings
-from finetune_operator.worker import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import kopf
 from aiohttp import web
 
 from finetune_api import group
-from finetune_operator import health as vital_signs
-from finetune_operator.cluster import UNFINISHED_SELECTOR, ClusterError
-from finetune_operator.health import Health
-from finetune_operator.metrics import Metrics
+from finetune_operator.runtime import health as vital_signs
+from finetune_operator.runtime.client import UNFINISHED_SELECTOR, ClusterError
+from finetune_operator.runtime.controller import Worker
+from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.settings import Settings
-from finetune_operator.worker import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ import yaml
 from chart_rendering import CHART, MONITORS, REQUIRED, Object, find, identify, merge, render
 
 from finetune_api import crd, group, run, validation
-from finetune_operator import cluster, settings
+from finetune_operator import settings
+from finetune_operator.runtime import client as cluster
 
 GOLDEN = Path(__file__).parent / "golden"
 MINORS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")

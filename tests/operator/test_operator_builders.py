@@ -11,7 +11,7 @@ from manifests import Manifest
 from finetune_api import names
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, RunConfig, Stage
-from finetune_operator.builders import job as job_builder
+from finetune_operator.jobs.builders import job as job_builder
 from finetune_operator.settings import Settings
 
 SETTINGS = Settings(trainer_image="registry.example.com/finetune-trainer:1")

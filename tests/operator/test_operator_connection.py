@@ -14,10 +14,12 @@ from lightkube.core.exceptions import ApiError
 from manifests import Manifest
 from scripted_api import Answer, ScriptedApi
 
-from finetune_operator import observe, stages, status_patch
-from finetune_operator.cluster import ClusterError, Conflict
-from finetune_operator.health import Health
-from finetune_operator.worker import Worker
+from finetune_operator.jobs import observe
+from finetune_operator.jobs.attempts import stages
+from finetune_operator.runtime import merge_patch as status_patch
+from finetune_operator.runtime.client import ClusterError, Conflict
+from finetune_operator.runtime.controller import Worker
+from finetune_operator.runtime.health import Health
 
 KEY = ("demo", "movies")
 

@@ -6,7 +6,7 @@ import cluster_objects as objects
 import pytest
 from cluster_objects import Cluster, to_prepare, to_train
 
-from finetune_operator.plan import DeleteJob, PatchJob
+from finetune_operator.runtime.plan import DeleteJob, PatchJob
 from finetune_operator.settings import Settings
 
 # Suspension.

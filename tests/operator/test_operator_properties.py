@@ -12,8 +12,8 @@ from manifests import Manifest
 
 from finetune_api import group, run
 from finetune_api.kinds.finetunejob.status import ConditionType
-from finetune_operator import status_patch
-from finetune_operator.plan import CreateJob
+from finetune_operator.runtime import merge_patch as status_patch
+from finetune_operator.runtime.plan import CreateJob
 
 CODES = (0, 0, 1, 64, 65, 66, 69, 75, 77, 78, 79, 80, 85, 134, 137, 139, 143, 255)
 WAITS = ("ErrImagePull", "CreateContainerConfigError", "ContainerCreating", "Unschedulable")

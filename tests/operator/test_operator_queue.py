@@ -7,10 +7,11 @@ import pytest
 
 from finetune_api import metrics as series
 from finetune_api.kinds.finetunejob.status import Phase
-from finetune_operator import key_queue, worker
-from finetune_operator.health import Health
-from finetune_operator.key_queue import Key, KeyQueue
-from finetune_operator.metrics import JobFacts, Metrics
+from finetune_operator.runtime import controller as worker
+from finetune_operator.runtime import workqueue as key_queue
+from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.metrics import JobFacts, Metrics
+from finetune_operator.runtime.workqueue import Key, KeyQueue
 
 A, B = ("demo", "a"), ("demo", "b")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -147,7 +148,7 @@ def test_every_series_of_the_operator_is_served_under_its_name() -> None:
 
 def test_a_process_without_resyncs_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("finetune_operator.health.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("finetune_operator.runtime.health.time.monotonic", lambda: now[0])
     health = Health(Metrics(lambda: NOON), resync_seconds=120)
     assert (health.find_problem(), health.is_ready) == ("", False)
     now[0] += 600

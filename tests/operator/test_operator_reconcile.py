@@ -7,7 +7,7 @@ import pytest
 from cluster_objects import Cluster, to_prepare, to_train
 
 from finetune_api.kinds.finetunejob.status import ConditionType
-from finetune_operator.plan import PatchJob
+from finetune_operator.runtime.plan import PatchJob
 
 
 def test_the_newest_pod_counts_when_the_first_was_disrupted() -> None:

@@ -10,7 +10,7 @@ from cluster_objects import SETTINGS, Cluster, to_prepare, to_train
 from manifests import Manifest
 
 from finetune_api import group
-from finetune_operator.plan import CreateJob
+from finetune_operator.runtime.plan import CreateJob
 
 
 def _kinds(plan: Any) -> list[str]:

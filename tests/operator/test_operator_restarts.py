@@ -15,9 +15,10 @@ from lightkube.config.kubeconfig import KubeConfig
 from operator_driver import IMAGE, Operator, Run, Stage
 
 from finetune_devcluster import waiting
-from finetune_operator import cluster, reconcile
-from finetune_operator.cluster import Cluster
-from finetune_operator.metrics import Metrics
+from finetune_operator.jobs import reconcile
+from finetune_operator.runtime import client as cluster
+from finetune_operator.runtime.client import Cluster
+from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.settings import Settings
 
 pytestmark = pytest.mark.contract

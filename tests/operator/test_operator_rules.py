@@ -9,9 +9,12 @@ import cluster_objects as objects
 import pytest
 
 from finetune_api.kinds.finetunejob.status import Reason
-from finetune_operator import logs, observe, settings, status_patch
-from finetune_operator.policies import admission, deadlines, retries, suspend, ttl
-from finetune_operator.policies.suspend import Step
+from finetune_operator import settings
+from finetune_operator.jobs import observe
+from finetune_operator.jobs.policies import admission, deadlines, retries, suspend, ttl
+from finetune_operator.jobs.policies.suspend import Step
+from finetune_operator.runtime import logs
+from finetune_operator.runtime import merge_patch as status_patch
 from finetune_operator.settings import Settings, SettingsError
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,11 +18,11 @@ from scripted_api import Answer, ScriptedApi
 
 from finetune_api import crd, group
 from finetune_operator import __main__ as program
-from finetune_operator import cluster as operator_cluster
-from finetune_operator import transport
-from finetune_operator.health import Health
-from finetune_operator.transport import AiohttpTransport
-from finetune_operator.worker import Worker
+from finetune_operator.runtime import client as operator_cluster
+from finetune_operator.runtime import transport
+from finetune_operator.runtime.controller import Worker
+from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.transport import AiohttpTransport
 
 KEY = ("demo", "movies")
 

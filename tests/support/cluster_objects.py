@@ -10,8 +10,9 @@ from manifests import Manifest, make_manifest
 
 from finetune_api import crd
 from finetune_api.kinds.finetunejob import status
-from finetune_operator import observe, reconcile, status_patch
-from finetune_operator.plan import Plan
+from finetune_operator.jobs import observe, reconcile
+from finetune_operator.runtime import merge_patch as status_patch
+from finetune_operator.runtime.plan import Plan
 from finetune_operator.settings import Settings
 
 UID = "0a1b2c3d-0000-4000-8000-000000000001"

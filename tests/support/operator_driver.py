@@ -34,7 +34,7 @@ from manifests import Manifest, make_manifest
 
 from finetune_api import crd, group, run
 from finetune_devcluster import ports, waiting
-from finetune_operator import cluster as operator_cluster
+from finetune_operator.runtime import client as operator_cluster
 
 
 def _define(base: type, api_group: str, version: str, kind: str, plural: str) -> Any:

@@ -14,8 +14,8 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import Cluster, User
 from manifests import Manifest
 
-from finetune_operator import cluster
-from finetune_operator.metrics import Metrics
+from finetune_operator.runtime import client as cluster
+from finetune_operator.runtime.metrics import Metrics
 
 Answer = tuple[int, Manifest]
 

@@ -17,13 +17,14 @@ import httpx2
 from finetune_api import group
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase
-from finetune_operator import key_queue, observe, reconcile
-from finetune_operator.cluster import ALL_NAMESPACES, Cluster, ClusterError, Conflict, Snapshot
-from finetune_operator.health import Health
-from finetune_operator.key_queue import MIN_PAUSE_SECONDS, Key, KeyQueue
-from finetune_operator.metrics import JobFacts, Metrics
-from finetune_operator.observe import ChildJob, ChildPod, FineTuneJob, Observed, Summary
-from finetune_operator.plan import Plan
+from finetune_operator.jobs import observe, reconcile
+from finetune_operator.jobs.observe import ChildJob, ChildPod, FineTuneJob, Observed, Summary
+from finetune_operator.runtime import workqueue as key_queue
+from finetune_operator.runtime.client import ALL_NAMESPACES, Cluster, ClusterError, Conflict, Snapshot
+from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.metrics import JobFacts, Metrics
+from finetune_operator.runtime.plan import Plan
+from finetune_operator.runtime.workqueue import MIN_PAUSE_SECONDS, Key, KeyQueue
 from finetune_operator.settings import Settings
 
 RESOURCES = (group.PLURAL, "jobs", "pods")

@@ -13,14 +13,14 @@ from finetune_api import validation
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import ConditionType, Milestone, Reason
-from finetune_operator import draft as drafting
-from finetune_operator import stages
-from finetune_operator.conditions import State, Verdict
-from finetune_operator.draft import Draft
-from finetune_operator.observe import FineTuneJob, Observed
-from finetune_operator.plan import DeleteJob, Plan
-from finetune_operator.policies import admission, deadlines, retries, suspend
-from finetune_operator.policies.suspend import Step
+from finetune_operator.jobs import context as drafting
+from finetune_operator.jobs.attempts import stages
+from finetune_operator.jobs.conditions import State, Verdict
+from finetune_operator.jobs.context import Draft
+from finetune_operator.jobs.observe import FineTuneJob, Observed
+from finetune_operator.jobs.policies import admission, deadlines, retries, suspend
+from finetune_operator.jobs.policies.suspend import Step
+from finetune_operator.runtime.plan import DeleteJob, Plan
 from finetune_operator.settings import Settings
 
 

@@ -15,8 +15,8 @@ from finetune_api import run
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Attempt, Failure, Milestone, Reason
 from finetune_api.run import ExitCode, Stage, TerminationMessage
-from finetune_operator import logs
-from finetune_operator.observe import ChildJob, ChildPod
+from finetune_operator.jobs.observe import ChildJob, ChildPod
+from finetune_operator.runtime import logs
 
 REMEDIES: dict[Reason, str] = {
     Reason.INVALID_SPEC: "Correct the fields and create a new FineTuneJob.",

@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api import group, names, run
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, Stage
-from finetune_operator.builders import pod, run_config
+from finetune_operator.jobs.builders import pod, run_config
 from finetune_operator.settings import Settings
 
 Manifest = dict[str, Any]

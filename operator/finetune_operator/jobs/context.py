@@ -11,13 +11,15 @@ from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import Attempt, ConditionType, FineTuneJobStatus, Milestone, Progress
 from finetune_api.run import Stage
-from finetune_operator import attempts, conditions, waiting
-from finetune_operator.conditions import Facts, State, Verdict
-from finetune_operator.observe import ChildJob, ChildPod, FineTuneJob, Observed
-from finetune_operator.plan import Action, DeleteJob, Event, PatchJob, Plan
-from finetune_operator.policies import ttl
+from finetune_operator.jobs import conditions
+from finetune_operator.jobs.attempts import clock as attempts
+from finetune_operator.jobs.attempts import waiting
+from finetune_operator.jobs.attempts.waiting import Wait
+from finetune_operator.jobs.conditions import Facts, State, Verdict
+from finetune_operator.jobs.observe import ChildJob, ChildPod, FineTuneJob, Observed
+from finetune_operator.jobs.policies import ttl
+from finetune_operator.runtime.plan import Action, DeleteJob, Event, PatchJob, Plan
 from finetune_operator.settings import Settings
-from finetune_operator.waiting import Wait
 
 _VALIDATED_PERCENT, _TRAINING_PERCENT = 10, 20
 """Milestones, not measurements: what the operator knows for certain. 100 is success alone."""

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Milestone, Reason
-from finetune_operator import logs
-from finetune_operator.observe import ChildJob, ChildPod
+from finetune_operator.jobs.observe import ChildJob, ChildPod
+from finetune_operator.runtime import logs
 
 
 @dataclass(frozen=True, slots=True)

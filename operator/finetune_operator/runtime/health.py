@@ -9,7 +9,7 @@ import time
 
 from aiohttp import web
 
-from finetune_operator.metrics import Metrics
+from finetune_operator.runtime.metrics import Metrics
 
 MAX_LOOP_LAG_SECONDS = 10.0
 """A loop blocked for longer answers no probe in time anyway (a choice)."""

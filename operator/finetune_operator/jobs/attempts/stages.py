@@ -23,15 +23,18 @@ from finetune_api.kinds.finetunejob.status import (
     Reason,
 )
 from finetune_api.run import JobIdentity, PreparedReference, Stage, TerminationMessage
-from finetune_operator import attempts, conditions, logs, outcome, waiting
-from finetune_operator import draft as drafting
-from finetune_operator.builders import job as job_builder
-from finetune_operator.conditions import State, Verdict
-from finetune_operator.draft import Draft
-from finetune_operator.observe import STUCK_AFTER, ChildJob, ChildPod
-from finetune_operator.outcome import End, Outcome
-from finetune_operator.plan import CreateJob, Event, PatchJob, Plan
-from finetune_operator.policies import deadlines, retries
+from finetune_operator.jobs import conditions
+from finetune_operator.jobs import context as drafting
+from finetune_operator.jobs.attempts import clock as attempts
+from finetune_operator.jobs.attempts import outcome, waiting
+from finetune_operator.jobs.attempts.outcome import End, Outcome
+from finetune_operator.jobs.builders import job as job_builder
+from finetune_operator.jobs.conditions import State, Verdict
+from finetune_operator.jobs.context import Draft
+from finetune_operator.jobs.observe import STUCK_AFTER, ChildJob, ChildPod
+from finetune_operator.jobs.policies import deadlines, retries
+from finetune_operator.runtime import logs
+from finetune_operator.runtime.plan import CreateJob, Event, PatchJob, Plan
 
 EVENTS_AFTER_SECONDS = 10
 """A Job without pods for that long asks for its Events: they alone say why (a choice; pods come within a second)."""

@@ -17,8 +17,8 @@ from finetune_api.kinds.finetunejob.status import (
     FineTuneJobStatus,
 )
 from finetune_api.run import Stage
-from finetune_operator.observe import ChildPod
-from finetune_operator.policies import deadlines
+from finetune_operator.jobs.observe import ChildPod
+from finetune_operator.jobs.policies import deadlines
 
 
 def find_open(current: FineTuneJobStatus) -> Attempt | None:

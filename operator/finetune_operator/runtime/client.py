@@ -32,11 +32,14 @@ from lightkube.types import CascadeType, PatchType
 from finetune_api import group
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
-from finetune_operator import attempts, observe, stages, status_patch, waiting
-from finetune_operator.metrics import Metrics
-from finetune_operator.observe import FineTuneJob, Observed, Summary
-from finetune_operator.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
-from finetune_operator.transport import AiohttpTransport
+from finetune_operator.jobs import observe
+from finetune_operator.jobs.attempts import clock as attempts
+from finetune_operator.jobs.attempts import stages, waiting
+from finetune_operator.jobs.observe import FineTuneJob, Observed, Summary
+from finetune_operator.runtime import merge_patch as status_patch
+from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.plan import Action, CreateJob, DeleteJob, Event, PatchJob, Plan
+from finetune_operator.runtime.transport import AiohttpTransport
 
 Manifest = dict[str, Any]
 

@@ -1,0 +1,3 @@
+"""What any controller of ours needs to run."""
+
+__all__: list[str] = []
