@@ -14,7 +14,7 @@ from rich.live import Live
 
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
 from finetune_demo import baseline, buckets, datasets, installation, monitoring, report, runs, sources
-from finetune_devcluster import cluster, errors, leftovers, machine, progress
+from finetune_devcluster import api_client, cluster, errors, leftovers, machine, progress
 
 NAME = "finetune"
 NAMESPACE = "demo"
@@ -79,7 +79,7 @@ def _upload(running: cluster.Cluster, names: list[str], steps: progress.Steps) -
 
 def _run(running: cluster.Cluster, names: list[str], prometheus_url: str) -> dict[str, FineTuneJobStatus]:
     """Apply the examples' manifests and show the runs until all have ended."""
-    with runs.load_client(running.kubeconfig) as client, Live(refresh_per_second=2) as live:
+    with api_client.connect(running.kubeconfig) as client, Live(refresh_per_second=2) as live:
         for name in names:
             manifest = yaml.safe_load((installation.ROOT / "examples" / name / "job.yaml").read_text())
             runs.apply_run(client, manifest)

@@ -4,40 +4,32 @@ Only what `kubectl` could do too; nothing here decides how a run goes on.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightkube
-from lightkube.core.exceptions import ApiError
-from lightkube.generic_resource import create_namespaced_resource
+from kubernetes.client import ApiException
 
 from finetune_api import group
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, is_true
+from finetune_devcluster.api_client import Client, Kind
 
-FineTuneJob = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
+FINE_TUNE_JOB = Kind(group.API_VERSION, group.KIND)
 _POLL_SECONDS = 1.0
 """Between two looks at the runs; people watch this, so a second is soon enough."""
 
 
-def load_client(kubeconfig: Path) -> lightkube.Client:
-    """Return an administrator's client of the cluster."""
-    config = lightkube.KubeConfig.from_file(str(kubeconfig))
-    return lightkube.Client(config=config, field_manager="finetune-demo")
-
-
-def apply_run(client: lightkube.Client, manifest: dict[str, Any]) -> None:
+def apply_run(client: Client, manifest: dict[str, Any]) -> None:
     """Create the job, or leave the one that is there: a run never runs twice."""
     try:
-        client.create(FineTuneJob.from_dict(manifest), namespace=manifest["metadata"]["namespace"])
-    except ApiError as error:
-        if error.status.code != 409:
+        client.create(manifest)
+    except ApiException as error:
+        if error.status != 409:
             raise
 
 
-def fetch_statuses(client: lightkube.Client, namespace: str) -> dict[str, FineTuneJobStatus]:
+def fetch_statuses(client: Client, namespace: str) -> dict[str, FineTuneJobStatus]:
     """Return the status of every job of a namespace by name."""
-    items: Iterable[Any] = client.list(FineTuneJob, namespace=namespace)
+    items = client.list(FINE_TUNE_JOB, namespace)
     return {item["metadata"]["name"]: FineTuneJobStatus.model_validate(item["status"]) for item in items}
 
 
@@ -47,7 +39,7 @@ def is_finished(status: FineTuneJobStatus) -> bool:
 
 
 def wait_until(
-    client: lightkube.Client,
+    client: Client,
     namespace: str,
     names: Sequence[str],
     *,

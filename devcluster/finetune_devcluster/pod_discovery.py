@@ -12,41 +12,40 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import httpx2
-from lightkube.core import exceptions
-from lightkube.models import core_v1 as models
-from lightkube.resources import core_v1
+import kubernetes
+import urllib3.exceptions
 
 from finetune_devcluster import api_client
+from finetune_devcluster.api_client import Manifest
 
 _PERIOD_SECONDS = 2.0  # below the scrape interval of 5 s: a new pod misses at most one scrape
 
 
-def build_targets(pod: core_v1.Pod) -> list[dict[str, Any]]:
+def build_targets(pod: Manifest) -> list[Manifest]:
     """Return one target per container port of `pod`; none before it has an address."""
-    if pod.metadata is None or pod.spec is None or pod.status is None or not pod.status.podIP:
+    metadata, spec, status = pod["metadata"], pod["spec"], pod["status"]
+    if not status.get("podIP"):
         return []
     labels = {
-        "namespace": str(pod.metadata.namespace),
-        "pod_name": str(pod.metadata.name),
-        "pod_ip": pod.status.podIP,
-        "pod_phase": str(pod.status.phase),
-        "pod_node_name": str(pod.spec.nodeName),
-        **{f"pod_label_{_sanitize(key)}": value for key, value in (pod.metadata.labels or {}).items()},
+        "namespace": metadata["namespace"],
+        "pod_name": metadata["name"],
+        "pod_ip": status["podIP"],
+        "pod_phase": status["phase"],
+        "pod_node_name": spec["nodeName"],
+        **{f"pod_label_{_sanitize(key)}": value for key, value in metadata.get("labels", {}).items()},
     }
     return [
-        _build_target(pod.status.podIP, container.name, port, labels)
-        for container in pod.spec.containers
-        for port in container.ports or []
+        _build_target(status["podIP"], container["name"], port, labels)
+        for container in spec["containers"]
+        for port in container.get("ports", [])
     ]
 
 
-def _build_target(ip: str, container: str, port: models.ContainerPort, labels: dict[str, str]) -> dict[str, Any]:
-    own = {"pod_container_name": container, "pod_container_port_name": port.name or ""}
+def _build_target(ip: str, container: str, port: Manifest, labels: dict[str, str]) -> Manifest:
+    own = {"pod_container_name": container, "pod_container_port_name": port.get("name", "")}
     meta = {f"__meta_kubernetes_{key}": value for key, value in {**labels, **own}.items()}
-    return {"targets": [f"{ip}:{port.containerPort}"], "labels": meta}
+    return {"targets": [f"{ip}:{port['containerPort']}"], "labels": meta}
 
 
 def _sanitize(key: str) -> str:
@@ -59,8 +58,8 @@ def main(kubeconfig: Path, file: Path) -> None:
     while True:
         try:
             with api_client.connect(kubeconfig) as client:
-                pods = list(client.list(core_v1.Pod, namespace="*"))
-        except (exceptions.ApiError, httpx2.TransportError) as error:
+                pods = client.list(api_client.POD)
+        except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
             sys.stderr.write(f"pods could not be listed error={error}\n")
         else:
             content = json.dumps([target for pod in pods for target in build_targets(pod)])

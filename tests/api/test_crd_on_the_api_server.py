@@ -1,61 +1,45 @@
 """The CRD on a real API server: what it refuses, with which field, and what may still be edited."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightkube
+import operator_driver
 import pytest
 import yaml
-from lightkube.core.exceptions import ApiError
-from lightkube.generic_resource import create_global_resource, create_namespaced_resource
-from lightkube.types import CascadeType, PatchType
+from kubernetes.client import ApiException
 from malformed import MALFORMED, Malformed
 from manifests import REMOVED, Manifest, edit_manifest, make_manifest
 
-from finetune_api import crd, group, rules, validation
-from finetune_devcluster import waiting
+from finetune_api import rules, validation
+from finetune_devcluster import api_client
+from finetune_devcluster.api_client import Client
 
 pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).parents[2]
-FineTuneJob = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
-Crd = create_global_resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
 
 
 @pytest.fixture(scope="module")
-def client(control_plane: Any) -> Iterator[lightkube.Client]:
+def client(control_plane: Any) -> Iterator[Client]:
     """A client of an API server that knows the CRD."""
-    config = lightkube.KubeConfig.from_file(str(control_plane.kubeconfig))
-    client = lightkube.Client(config=config, field_manager="tests")
-    name = crd.build_crd()["metadata"]["name"]
-    client.apply(Crd.from_dict(crd.build_crd()), force=True)
-    waiting.wait_for(f"CRD {name}", lambda: _check_established(client, name), 30.0)
-    yield client
-    client.close()
+    with api_client.connect(control_plane.kubeconfig) as client:
+        operator_driver.install_crd(client)
+        yield client
 
 
-def _check_established(client: lightkube.Client, name: str) -> None:
-    conditions = client.get(Crd, name)["status"]["conditions"] or []
-    if ("Established", "True") not in [(item["type"], item["status"]) for item in conditions]:
-        raise waiting.NotYetError(str(conditions))
+def _create(client: Client, manifest: Manifest, namespace: str) -> Any:
+    return client.create(edit_manifest(manifest, "metadata.namespace", namespace))
 
 
-def _create(client: lightkube.Client, manifest: Manifest, namespace: str) -> Any:
-    manifest = edit_manifest(manifest, "metadata.namespace", namespace)
-    return client.create(FineTuneJob.from_dict(manifest), namespace=namespace)
-
-
-def _refusals(error: ApiError) -> list[tuple[str, str]]:
-    details = error.status.details
-    assert details is not None
-    return [(cause.field or "", cause.message or "") for cause in details.causes or []]
+def _refusals(error: ApiException) -> list[tuple[str, str]]:
+    causes = json.loads(error.body)["details"].get("causes", [])
+    return [(cause.get("field", ""), cause.get("message", "")) for cause in causes]
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.sentence)
-def test_a_malformed_object_is_refused_with_the_field_named(
-    case: Malformed, client: lightkube.Client, namespace: str
-) -> None:
+def test_a_malformed_object_is_refused_with_the_field_named(case: Malformed, client: Client, namespace: str) -> None:
     manifest = edit_manifest(make_manifest(), case.path, case.value)
     for path, value in case.also:
         manifest = edit_manifest(manifest, path, value)
@@ -63,7 +47,7 @@ def test_a_malformed_object_is_refused_with_the_field_named(
         created = _create(client, manifest, namespace)
         assert case.path.rsplit(".", 1)[-1] not in str(created["spec"])
         return
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(ApiException) as caught:
         _create(client, manifest, namespace)
     assert (case.server_path or case.want_path) in [field for field, _ in _refusals(caught.value)], caught.value
 
@@ -80,7 +64,7 @@ def _validate(case: Malformed) -> list[validation.FieldError]:
     return validation.validate_manifest(manifest)
 
 
-def test_defaults_are_filled_in_and_the_status_waits_to_be_observed(client: lightkube.Client, namespace: str) -> None:
+def test_defaults_are_filled_in_and_the_status_waits_to_be_observed(client: Client, namespace: str) -> None:
     created = _create(client, make_manifest(), namespace)
     assert created["status"] == {"observedGeneration": -1}
     assert created["spec"]["method"] == {
@@ -101,7 +85,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*/job.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
-def test_every_example_is_accepted(path: Path, client: lightkube.Client, namespace: str) -> None:
+def test_every_example_is_accepted(path: Path, client: Client, namespace: str) -> None:
     manifest = yaml.safe_load(path.read_text())
     assert _create(client, manifest, namespace)["metadata"]["name"] == path.parent.name
 
@@ -130,12 +114,10 @@ IMMUTABLE_EDITS = [
 
 
 @pytest.mark.parametrize(("path", "value"), IMMUTABLE_EDITS, ids=[path for path, _ in IMMUTABLE_EDITS])
-def test_an_edit_of_what_defines_the_run_is_refused(
-    path: str, value: object, client: lightkube.Client, namespace: str
-) -> None:
+def test_an_edit_of_what_defines_the_run_is_refused(path: str, value: object, client: Client, namespace: str) -> None:
     created = _create(client, make_manifest(), namespace)
-    with pytest.raises(ApiError) as caught:
-        client.replace(FineTuneJob.from_dict(edit_manifest(dict(created), path, value)))
+    with pytest.raises(ApiException) as caught:
+        client.replace(edit_manifest(created, path, value))
     field = ".".join(path.split(".")[: 3 if path.startswith("spec.runPolicy") else 2])
     assert field in [found for found, _ in _refusals(caught.value)], caught.value
 
@@ -149,27 +131,25 @@ FREE_EDITS = [
 
 
 @pytest.mark.parametrize(("path", "value"), FREE_EDITS, ids=[path for path, _ in FREE_EDITS])
-def test_what_may_change_on_a_running_job_is_accepted(
-    path: str, value: object, client: lightkube.Client, namespace: str
-) -> None:
+def test_what_may_change_on_a_running_job_is_accepted(path: str, value: object, client: Client, namespace: str) -> None:
     created = _create(client, make_manifest(), namespace)
-    client.replace(FineTuneJob.from_dict(edit_manifest(dict(created), path, value)))
+    client.replace(edit_manifest(created, path, value))
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_a_finished_run_never_changes_its_phase(phase: str, client: lightkube.Client, namespace: str) -> None:
+def test_a_finished_run_never_changes_its_phase(phase: str, client: Client, namespace: str) -> None:
     created = _create(client, make_manifest(), namespace)
     name = created["metadata"]["name"]
-    status = create_namespaced_resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL).Status
-    client.patch(status, name, {"status": {"phase": phase}}, namespace=namespace, patch_type=PatchType.MERGE)
+    kind = operator_driver.FINE_TUNE_JOB
+    client.patch(kind, name, {"status": {"phase": phase}}, namespace, subresource="status")
     for later in ("Training", None):
-        with pytest.raises(ApiError) as caught:
-            client.patch(status, name, {"status": {"phase": later}}, namespace=namespace, patch_type=PatchType.MERGE)
+        with pytest.raises(ApiException) as caught:
+            client.patch(kind, name, {"status": {"phase": later}}, namespace, subresource="status")
         assert "a finished run never changes its phase" in str(caught.value)
-    client.delete(FineTuneJob, name, namespace=namespace, cascade=CascadeType.FOREGROUND)
+    client.delete(kind, name, namespace, propagation="Foreground")
 
 
-def test_removing_a_defaulted_part_puts_the_default_back(client: lightkube.Client, namespace: str) -> None:
+def test_removing_a_defaulted_part_puts_the_default_back(client: Client, namespace: str) -> None:
     created = _create(client, make_manifest(), namespace)
-    replaced = client.replace(FineTuneJob.from_dict(edit_manifest(dict(created), "spec.split", REMOVED)))
+    replaced = client.replace(edit_manifest(created, "spec.split", REMOVED))
     assert replaced["spec"]["split"] == {"validation": "0.1", "test": "0", "stratify": True}

@@ -29,7 +29,7 @@ def test_nothing_heavy_is_imported() -> None:
     code = "import sys; from finetune_cli import main; main.build_app(); print(sorted(sys.modules))"
     loaded = _run(code).stdout
     assert "finetune_cli.validate" in loaded
-    assert [name for name in ("torch", "kopf", "lightkube", "boto3") if f"'{name}'" in loaded] == []
+    assert [name for name in ("torch", "kopf", "kubernetes", "boto3") if f"'{name}'" in loaded] == []
 
 
 def test_help_lists_the_commands() -> None:

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 from cluster_fixtures import missing_programs_skip
-from lightkube.core import exceptions
-from lightkube.models import core_v1 as core_models
-from lightkube.models import meta_v1
-from lightkube.resources import core_v1
+from kubernetes.client import ApiException
+from manifests import build_object
 
 from finetune_devcluster import api_client, cluster, errors, leftovers, processes, state, waiting
+from finetune_devcluster.api_client import Kind
 
 pytestmark = pytest.mark.contract
+
+CONFIG_MAP = Kind("v1", "ConfigMap")
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def test_two_clusters_run_side_by_side_and_each_leaves_nothing(name: str, contro
         mine = cluster.start(name, "control-plane")
     processes_of_mine = processes.ProcessGroup(state.state_directory(name)).load()
     api_client.create_namespace(mine.kubeconfig, "only-here")
-    with api_client.connect(control_plane.kubeconfig) as other, pytest.raises(exceptions.ApiError, match="not found"):
-        other.get(core_v1.Namespace, "only-here")
+    with api_client.connect(control_plane.kubeconfig) as other, pytest.raises(ApiException, match="not found"):
+        other.get(api_client.NAMESPACE, "only-here")
     cluster.stop(name)
     assert len(processes_of_mine) == 4
     assert not any(map(processes.is_running, processes_of_mine))
@@ -86,22 +87,18 @@ def test_a_pod_that_breaks_the_pod_security_of_its_namespace_is_refused(control_
     name = f"restricted-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     api_client.create_namespace(control_plane.kubeconfig, name, labels)
-    security = core_models.SecurityContext(privileged=True)
-    containers = [core_models.Container(name="c", image="none", securityContext=security)]
-    pod = core_v1.Pod(
-        metadata=meta_v1.ObjectMeta(name="privileged", namespace=name),
-        spec=core_models.PodSpec(containers=containers),
-    )
+    container = {"name": "c", "image": "none", "securityContext": {"privileged": True}}
+    pod = build_object(api_client.POD, "privileged", name, spec={"containers": [container]})
     with api_client.connect(control_plane.kubeconfig) as client:
-        with pytest.raises(exceptions.ApiError, match="violates PodSecurity"):
+        with pytest.raises(ApiException, match="violates PodSecurity"):
             client.create(pod)
-        client.delete(core_v1.Namespace, name)
+        client.delete(api_client.NAMESPACE, name)
 
 
 def test_a_namespace_of_a_test_takes_objects(control_plane: cluster.Cluster, namespace: str) -> None:
     with api_client.connect(control_plane.kubeconfig) as client:
-        client.create(core_v1.ConfigMap(metadata=meta_v1.ObjectMeta(name="x", namespace=namespace), data={"a": "b"}))
-        assert client.get(core_v1.ConfigMap, "x", namespace=namespace).data == {"a": "b"}
+        client.create(build_object(CONFIG_MAP, "x", namespace, data={"a": "b"}))
+        assert client.get(CONFIG_MAP, "x", namespace)["data"] == {"a": "b"}
 
 
 @pytest.mark.parametrize("name", ["", "UPPER", "-a", "a" * 33, "a/b"])

@@ -16,7 +16,6 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from cluster_fixtures import missing_programs_skip
-from lightkube.resources import core_v1
 
 from finetune_devcluster import (
     api_client,
@@ -31,6 +30,7 @@ from finetune_devcluster import (
     state,
     waiting,
 )
+from finetune_devcluster.api_client import Kind, Manifest
 
 pytestmark = pytest.mark.cluster
 
@@ -56,7 +56,7 @@ def image(node_cluster: cluster.Cluster, tmp_path_factory: pytest.TempPathFactor
         return images.build_image(dockerfile, context, "devcluster-test", node_cluster.registry)
 
 
-def run_pod(kubeconfig: Path, namespace: str, image: str, command: list[str], **container: Any) -> core_v1.Pod:
+def run_pod(kubeconfig: Path, namespace: str, image: str, command: list[str], **container: Any) -> Manifest:
     """Run a pod to its end and return it."""
     name = f"pod-{secrets.token_hex(3)}"
     manifest = {
@@ -70,11 +70,11 @@ def run_pod(kubeconfig: Path, namespace: str, image: str, command: list[str], **
     }
     api_client.apply_manifests(kubeconfig, [manifest])
 
-    def check_ended() -> core_v1.Pod:
+    def check_ended() -> Manifest:
         with api_client.connect(kubeconfig) as client:
-            pod = client.get(core_v1.Pod, name, namespace=namespace)
-        if pod.status is None or pod.status.phase not in {"Succeeded", "Failed"}:
-            raise waiting.NotYetError(str(pod.status.containerStatuses if pod.status else None))
+            pod = client.get(api_client.POD, name, namespace)
+        if pod["status"]["phase"] not in {"Succeeded", "Failed"}:
+            raise waiting.NotYetError(str(pod["status"].get("containerStatuses")))
         return pod
 
     return waiting.wait_for(f"end of {name}", check_ended, 90.0)
@@ -85,11 +85,6 @@ def kubectl(kubeconfig: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def name_of(pod: core_v1.Pod) -> str:
-    assert pod.metadata is not None
-    return str(pod.metadata.name)
-
-
 def test_a_pod_from_our_image_finds_s3_by_the_name_of_its_service(
     node_cluster: cluster.Cluster, node_namespace: str, image: str
 ) -> None:
@@ -97,7 +92,7 @@ def test_a_pod_from_our_image_finds_s3_by_the_name_of_its_service(
     url = services.expose_s3(node_cluster, node_namespace)
     assert url == f"http://s3.{node_namespace}.svc:8333"
     pod = run_pod(node_cluster.kubeconfig, node_namespace, image, ["python", "/ask.py", url])
-    assert kubectl(node_cluster.kubeconfig, "logs", "-n", node_namespace, name_of(pod)) == "status 403\n"
+    assert kubectl(node_cluster.kubeconfig, "logs", "-n", node_namespace, pod["metadata"]["name"]) == "status 403\n"
 
 
 def test_a_pod_over_its_memory_limit_is_killed_and_says_so(
@@ -106,12 +101,8 @@ def test_a_pod_over_its_memory_limit_is_killed_and_says_so(
     command = ["python", "-c", "held = bytearray(200 << 20)"]
     resources = {"limits": {"memory": "64Mi"}}
     pod = run_pod(node_cluster.kubeconfig, node_namespace, image, command, resources=resources)
-    assert pod.status is not None
-    assert pod.status.containerStatuses is not None
-    ended = pod.status.containerStatuses[0].state
-    assert ended is not None
-    assert ended.terminated is not None
-    assert (ended.terminated.reason, ended.terminated.exitCode) == ("OOMKilled", 137)
+    ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
 
 
 def test_a_command_runs_inside_a_running_pod(node_cluster: cluster.Cluster) -> None:
@@ -144,8 +135,7 @@ def test_a_pod_that_asks_for_pretended_gpus_is_placed(
     api_client.patch_node_resources(node_cluster.kubeconfig, node.NODE_NAME, {"nvidia.com/gpu": 8})
     resources = {"limits": {"nvidia.com/gpu": "4"}}
     pod = run_pod(node_cluster.kubeconfig, node_namespace, image, ["true"], resources=resources)
-    assert pod.status is not None
-    assert pod.status.phase == "Succeeded"
+    assert pod["status"]["phase"] == "Succeeded"
 
 
 def test_a_chart_is_installed_upgraded_and_removed(
@@ -159,7 +149,7 @@ def test_a_chart_is_installed_upgraded_and_removed(
     for word in ("first", "second"):
         helm.install_chart(node_cluster.kubeconfig, tmp_path, "tiny", node_namespace, {"word": word})
         with api_client.connect(node_cluster.kubeconfig) as client:
-            assert client.get(core_v1.ConfigMap, "tiny", namespace=node_namespace).data == {"word": word}
+            assert client.get(Kind("v1", "ConfigMap"), "tiny", node_namespace)["data"] == {"word": word}
     helm.uninstall_chart(node_cluster.kubeconfig, "tiny", node_namespace)
     listed = json.loads(kubectl(node_cluster.kubeconfig, "get", "configmaps", "-n", node_namespace, "-o", "json"))
     assert "tiny" not in [item["metadata"]["name"] for item in listed["items"]]

@@ -14,7 +14,6 @@ from typing import Any
 import aws_stand_in
 import boto3
 import cluster_fixtures
-import lightkube
 import operator_driver
 import pytest
 import yaml
@@ -23,7 +22,8 @@ from documented_commands import ROOT, Shell, find_blocks, link_checkout, split_c
 from operator_driver import Operator, Run, Stage
 
 from finetune_demo import datasets, sources
-from finetune_devcluster import binaries, progress, waiting
+from finetune_devcluster import api_client, binaries, progress, waiting
+from finetune_devcluster.api_client import Client
 
 pytestmark = pytest.mark.contract
 
@@ -39,7 +39,7 @@ class Bench:
     """An API server, a checkout, and a shell with helm, kubectl and aws in it."""
 
     shell: Shell
-    client: lightkube.Client
+    client: Client
     kubeconfig: Path
 
     def get(self, arguments: str) -> list[dict[str, Any]]:
@@ -65,8 +65,7 @@ def bench(s3_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
         }
         shell = Shell(folder, (programs, binaries.build(progress.Steps(quiet=True))), variables)
-        config = lightkube.KubeConfig.from_file(str(running.kubeconfig))
-        with lightkube.Client(config=config, field_manager="tests", trust_env=False) as client:
+        with api_client.connect(running.kubeconfig) as client:
             yield Bench(shell, client, running.kubeconfig)
 
 
@@ -76,7 +75,8 @@ def operator(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     process = bench.shell.start(INSTALLATION[1])
     pod = waiting.wait_for("the operator's pod", lambda: _find_operator_pod(bench), DEADLINE_SECONDS)
     status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-    bench.client.patch(operator_driver.PodStatus, pod["metadata"]["name"], {"status": status}, namespace=NAMESPACE)
+    name = pod["metadata"]["name"]
+    bench.client.patch(api_client.POD, name, {"status": status}, NAMESPACE, subresource="status")
     printed = bench.shell.finish(process)
     assert 'deployment "finetune-operator" successfully rolled out' in printed
 
@@ -96,7 +96,7 @@ def operator(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _find_operator_pod(bench: Bench) -> dict[str, Any]:
-    found = [dict(item) for item in bench.client.list(operator_driver.Pod, namespace=NAMESPACE)]
+    found = bench.client.list(api_client.POD, NAMESPACE)
     if not found:
         raise waiting.NotYetError("no pod")
     [pod] = found
@@ -105,7 +105,7 @@ def _find_operator_pod(bench: Bench) -> dict[str, Any]:
 
 def _find_run(bench: Bench, namespace: str, name: str) -> Run:
     def find() -> Run:
-        for item in bench.client.list(operator_driver.FineTuneJob, namespace=namespace):
+        for item in bench.client.list(operator_driver.FINE_TUNE_JOB, namespace):
             if item["metadata"]["name"] == name:
                 return Run(Stage(bench.client, namespace), name, item["metadata"]["uid"])
         raise waiting.NotYetError(f"no {name}")

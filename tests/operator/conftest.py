@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import cluster_fixtures
-import lightkube
 import operator_driver
 import pytest
 from operator_driver import Operator, Stage
 
+from finetune_devcluster import api_client
+from finetune_devcluster.api_client import Client
+
 
 @pytest.fixture(scope="module")
-def client(control_plane: Any) -> Iterator[lightkube.Client]:
+def client(control_plane: Any) -> Iterator[Client]:
     """An administrator's client of an API server that knows the CRD."""
-    config = lightkube.KubeConfig.from_file(str(control_plane.kubeconfig))
-    with lightkube.Client(config=config, field_manager="tests", trust_env=False) as client:
+    with api_client.connect(control_plane.kubeconfig) as client:
         operator_driver.install_crd(client)
         yield client
 
@@ -30,7 +31,7 @@ def shared_namespaces(control_plane: Any) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def operator(
-    client: lightkube.Client, control_plane: Any, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
+    client: Client, control_plane: Any, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operator]:
     """An operator for the namespaces of this module, with no more rights than it says it needs."""
     directory: Path = tmp_path_factory.mktemp("operator")
@@ -43,12 +44,12 @@ def operator(
 
 
 @pytest.fixture
-def stage(client: lightkube.Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
+def stage(client: Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
     """The ordinary namespace, with an operator at work."""
     return Stage(client, shared_namespaces[0])
 
 
 @pytest.fixture
-def restricted_stage(client: lightkube.Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
+def restricted_stage(client: Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
     """The namespace for quota and Pod Security, with an operator at work."""
     return Stage(client, shared_namespaces[1])

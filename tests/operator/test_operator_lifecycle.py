@@ -4,21 +4,16 @@ import json
 
 import pytest
 from cluster_objects import forget_generation
-from lightkube.types import CascadeType, PatchType
-from operator_driver import (
-    Job,
-    Namespace,
-    Operator,
-    Quota,
-    Stage,
-    get_conditions,
-    is_gone,
-)
+from manifests import build_object
+from operator_driver import JOB, Operator, Stage, get_conditions, is_gone
 
 from finetune_api import group, names
-from finetune_devcluster import waiting
+from finetune_devcluster import api_client, waiting
+from finetune_devcluster.api_client import Kind
 
 pytestmark = pytest.mark.contract
+
+QUOTA = Kind("v1", "ResourceQuota")
 
 
 def _wait_until(what: str, check: object, seconds: float = 20.0) -> None:
@@ -208,22 +203,22 @@ def test_a_pod_that_fits_on_no_node_is_queued_and_then_stalled(stage: Stage) -> 
 
 def test_a_quota_that_refuses_the_pod_stalls_the_run_until_it_is_raised(restricted_stage: Stage) -> None:
     client, namespace = restricted_stage.client, restricted_stage.namespace
-    client.create(Quota(metadata={"name": "none", "namespace": namespace}, spec={"hard": {"pods": "0"}}))
+    client.create(build_object(QUOTA, "none", namespace, spec={"hard": {"pods": "0"}}))
     run = restricted_stage.submit("quota")
     stalled = run.wait("stalled", lambda now: get_conditions(now).get("Stalled", ("",))[0] == "True", 40)
     assert get_conditions(stalled)["Stalled"] == ("True", "QuotaExceeded")
-    client.delete(Quota, "none", namespace=namespace)
+    client.delete(QUOTA, "none", namespace)
     run.delete()
 
 
 def test_a_quota_that_refuses_the_job_stalls_the_run_until_it_is_raised(restricted_stage: Stage) -> None:
     client, namespace = restricted_stage.client, restricted_stage.namespace
-    client.create(Quota(metadata={"name": "jobs", "namespace": namespace}, spec={"hard": {"count/jobs.batch": "0"}}))
+    client.create(build_object(QUOTA, "jobs", namespace, spec={"hard": {"count/jobs.batch": "0"}}))
     run = restricted_stage.submit("job-quota")
     stalled = run.wait("stalled", lambda now: get_conditions(now).get("Stalled", ("",))[0] == "True", 40)
     assert get_conditions(stalled)["Stalled"] == ("True", "QuotaExceeded")
     assert get_conditions(stalled)["Reconciling"][0] == "False"
-    client.delete(Quota, "jobs", namespace=namespace)
+    client.delete(QUOTA, "jobs", namespace)
     run.wait_pod("prepare", seconds=60)
     assert run.read_events().count("QuotaExceeded") == 1
     run.delete()
@@ -231,7 +226,7 @@ def test_a_quota_that_refuses_the_job_stalls_the_run_until_it_is_raised(restrict
 
 def test_pods_satisfy_the_pod_security_level_restricted(restricted_stage: Stage) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
-    restricted_stage.client.patch(Namespace, restricted_stage.namespace, label, patch_type=PatchType.MERGE)
+    restricted_stage.client.patch(api_client.NAMESPACE, restricted_stage.namespace, label)
     run = restricted_stage.submit("restricted")
     run.play_prepare()
     run.play_train()
@@ -268,11 +263,11 @@ def test_a_run_created_suspended_starts_nothing(stage: Stage) -> None:
     run.delete()
 
 
-@pytest.mark.parametrize("cascade", [CascadeType.BACKGROUND, CascadeType.FOREGROUND, CascadeType.ORPHAN])
-def test_deleting_a_run_leaves_nothing_behind(stage: Stage, cascade: CascadeType) -> None:
-    run = stage.submit(f"gone-{cascade.value.lower()}")
+@pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
+def test_deleting_a_run_leaves_nothing_behind(stage: Stage, propagation: str) -> None:
+    run = stage.submit(f"gone-{propagation.lower()}")
     run.wait_pod("prepare").start()
-    run.delete(cascade)
+    run.delete(propagation)
     _wait_until("gone", lambda: is_gone(run.read))
     _wait_until("no children", lambda: run.read_jobs() == [] and run.read_pods() == [], 40)
 
@@ -304,12 +299,12 @@ def test_a_foreign_job_under_our_name_is_left_alone(stage: Stage) -> None:
     run.wait_phase("Suspended")
     name = names.build_child_name("taken", run.uid, "prepare", 1)
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}}
-    stage.client.create(Job(metadata={"name": name, "namespace": stage.namespace}, spec={"template": template}))
+    stage.client.create(build_object(JOB, name, stage.namespace, spec={"template": template}))
     run.patch({"spec": {"runPolicy": {"suspend": False}}})
     final = run.wait_phase("Failed")
     assert final["failure"]["reason"] == "Internal"
     assert name in final["failure"]["message"]
-    assert not is_gone(lambda: stage.client.get(Job, name, namespace=stage.namespace))
+    assert not is_gone(lambda: stage.client.get(JOB, name, stage.namespace))
 
 
 def test_a_disrupted_pod_is_replaced_inside_its_job(stage: Stage) -> None:
@@ -341,15 +336,11 @@ def test_a_job_held_back_as_kueue_does_is_queued_and_uses_no_attempt(stage: Stag
     run.wait_phase("Training")
     name = run.read_jobs()[-1]["metadata"]["name"]
     for _ in range(2):
-        stage.client.patch(
-            Job, name, {"spec": {"suspend": True}}, namespace=stage.namespace, patch_type=PatchType.MERGE
-        )
+        stage.client.patch(JOB, name, {"spec": {"suspend": True}}, stage.namespace)
         queued = run.wait_phase("Queued")
         assert get_conditions(queued)["Suspended"] == ("True", "QueuedByKueue")
         assert get_conditions(queued)["QuotaReserved"][0] == "False"
-        stage.client.patch(
-            Job, name, {"spec": {"suspend": False}}, namespace=stage.namespace, patch_type=PatchType.MERGE
-        )
+        stage.client.patch(JOB, name, {"spec": {"suspend": False}}, stage.namespace)
         run.wait_pod("train").start()
         run.wait_phase("Training")
     run.play_train()

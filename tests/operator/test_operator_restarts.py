@@ -15,6 +15,7 @@ from lightkube.config.kubeconfig import KubeConfig
 from operator_driver import IMAGE, Operator, Run, Stage
 
 from finetune_devcluster import waiting
+from finetune_devcluster.api_client import Client
 from finetune_operator.jobs import reconcile
 from finetune_operator.runtime import client as cluster
 from finetune_operator.runtime.client import Cluster
@@ -27,7 +28,7 @@ SETTINGS = Settings(trainer_image=IMAGE)
 
 
 @pytest.fixture
-def quiet_stage(client: lightkube.Client, control_plane: Any) -> Iterator[Stage]:
+def quiet_stage(client: Client, control_plane: Any) -> Iterator[Stage]:
     """A fresh namespace that no operator watches yet."""
     with cluster_fixtures.fresh_namespace(control_plane.kubeconfig) as name:
         yield Stage(client, name)
@@ -216,7 +217,7 @@ def _require(condition: bool) -> None:
 
 
 def test_without_a_rule_it_does_not_start_and_names_it(
-    control_plane: Any, client: lightkube.Client, quiet_stage: Stage, tmp_path: Path
+    control_plane: Any, client: Client, quiet_stage: Stage, tmp_path: Path
 ) -> None:
     rules = [
         (group, resource, tuple(verb for verb in verbs if verb != "delete")) for group, resource, verbs in cluster.RULES
@@ -232,7 +233,7 @@ def test_without_a_rule_it_does_not_start_and_names_it(
 
 
 def test_a_watched_namespace_that_is_gone_costs_the_others_nothing(
-    control_plane: Any, client: lightkube.Client, quiet_stage: Stage, tmp_path: Path
+    control_plane: Any, client: Client, quiet_stage: Stage, tmp_path: Path
 ) -> None:
     kubeconfig = operator_driver.build_account_kubeconfig(
         client, control_plane.kubeconfig, [quiet_stage.namespace], tmp_path

@@ -1,4 +1,4 @@
-"""FineTuneJob objects for tests: a complete, valid one, and edits of it by path."""
+"""FineTuneJob objects for tests: a complete, valid one, and edits of it by path; and objects of any kind."""
 
 import copy
 from typing import Any
@@ -39,3 +39,10 @@ def edit_manifest(manifest: Manifest, path: str, value: Any) -> Manifest:
     else:
         node[last] = value
     return result
+
+
+def build_object(kind: tuple[str, str], name: str, namespace: str, **fields: Any) -> Manifest:
+    """Return a manifest of a kind given as apiVersion and kind."""
+    api_version, kind_name = kind
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": api_version, "kind": kind_name, "metadata": metadata, **fields}

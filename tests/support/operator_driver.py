@@ -19,62 +19,35 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import lightkube
 import yaml
-from lightkube.core.exceptions import ApiError
-from lightkube.core.resource import ApiInfo
-from lightkube.generic_resource import (
-    GenericGlobalResource,
-    GenericNamespacedResource,
-    GenericNamespacedStatus,
-    create_api_info,
-)
-from lightkube.types import CascadeType, PatchType
-from manifests import Manifest, make_manifest
+from kubernetes.client import ApiException
+from manifests import Manifest, build_object, make_manifest
 
 from finetune_api import crd, group, run
 from finetune_devcluster import ports, waiting
+from finetune_devcluster.api_client import Client, Kind
 from finetune_operator.runtime import client as operator_cluster
 
-
-def _define(base: type, api_group: str, version: str, kind: str, plural: str) -> Any:
-    """Make a resource class for plain dicts, outside the library's registry."""
-    return type(kind, (base,), {"_api_info": create_api_info(api_group, version, kind, plural)})
-
-
-_RBAC = ("rbac.authorization.k8s.io", "v1")
-FineTuneJob = _define(GenericNamespacedResource, group.GROUP, group.VERSION, group.KIND, group.PLURAL)
-Job = _define(GenericNamespacedResource, "batch", "v1", "Job", "jobs")
-Pod = _define(GenericNamespacedResource, "", "v1", "Pod", "pods")
-PodStatus = type(
-    "PodStatus",
-    (GenericNamespacedStatus,),
-    {"_api_info": ApiInfo(Pod._api_info.resource, "pods", ["patch"], Pod._api_info.resource, "status")},
-)
-Event = _define(GenericNamespacedResource, "", "v1", "Event", "events")
-Quota = _define(GenericNamespacedResource, "", "v1", "ResourceQuota", "resourcequotas")
-Namespace = _define(GenericGlobalResource, "", "v1", "Namespace", "namespaces")
-_Account = _define(GenericNamespacedResource, "", "v1", "ServiceAccount", "serviceaccounts")
-_Secret = _define(GenericNamespacedResource, "", "v1", "Secret", "secrets")
-_Role = _define(GenericNamespacedResource, *_RBAC, "Role", "roles")
-_Binding = _define(GenericNamespacedResource, *_RBAC, "RoleBinding", "rolebindings")
-_Crd = _define(
-    GenericGlobalResource, "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"
-)
+FINE_TUNE_JOB = Kind(group.API_VERSION, group.KIND)
+JOB = Kind("batch/v1", "Job")
+POD = Kind("v1", "Pod")
+_CORE = "v1"
+_RBAC = "rbac.authorization.k8s.io/v1"
+_CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 
 IMAGE = "registry.example.com/finetune-trainer:test"
 DEADLINE_SECONDS = 20.0
 ACCOUNT = "finetune-operator"
 
 
-def install_crd(client: lightkube.Client) -> None:
+def install_crd(client: Client) -> None:
     """Apply the CRD and wait until it is served."""
     manifest = crd.build_crd()
     name = manifest["metadata"]["name"]
-    client.apply(_Crd(manifest), force=True, field_manager="tests")
+    client.apply(manifest)
 
     def check() -> None:
-        conditions = client.get(_Crd, name)["status"].get("conditions") or []
+        conditions = client.get(_CRD, name)["status"].get("conditions") or []
         if not any(item["type"] == "Established" and item["status"] == "True" for item in conditions):
             raise waiting.NotYetError(str(conditions))
 
@@ -82,7 +55,7 @@ def install_crd(client: lightkube.Client) -> None:
 
 
 def build_account_kubeconfig(
-    client: lightkube.Client,
+    client: Client,
     admin: Path,
     namespaces: Sequence[str],
     directory: Path,
@@ -90,25 +63,29 @@ def build_account_kubeconfig(
 ) -> Path:
     """Make a ServiceAccount that may do just what the rules say in these namespaces; return a kubeconfig for it."""
     home = namespaces[0]
-    client.create(_Account(metadata={"name": ACCOUNT, "namespace": home}))
-    secret = {"name": ACCOUNT, "namespace": home, "annotations": {"kubernetes.io/service-account.name": ACCOUNT}}
-    client.create(_Secret(metadata=secret, type="kubernetes.io/service-account-token"))
+    account = Kind(_CORE, "ServiceAccount")
+    client.create(build_object(account, ACCOUNT, home))
+    secret = build_object(Kind(_CORE, "Secret"), ACCOUNT, home, type="kubernetes.io/service-account-token")
+    secret["metadata"]["annotations"] = {"kubernetes.io/service-account.name": ACCOUNT}
+    client.create(secret)
     policy = [
         {"apiGroups": [group_name], "resources": [resource], "verbs": list(verbs)}
         for group_name, resource, verbs in rules
     ]
     for name in namespaces:
-        client.create(_Role(metadata={"name": ACCOUNT, "namespace": name}, rules=policy))
+        client.create(build_object(Kind(_RBAC, "Role"), ACCOUNT, name, rules=policy))
         client.create(
-            _Binding(
-                metadata={"name": ACCOUNT, "namespace": name},
+            build_object(
+                Kind(_RBAC, "RoleBinding"),
+                ACCOUNT,
+                name,
                 roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT},
                 subjects=[{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}],
             )
         )
 
     def fetch_token() -> str:
-        data = client.get(_Secret, ACCOUNT, namespace=home).get("data") or {}
+        data = client.get(Kind(_CORE, "Secret"), ACCOUNT, home).get("data") or {}
         if "token" not in data:
             raise waiting.NotYetError("no token yet")
         return base64.b64decode(data["token"]).decode()
@@ -206,7 +183,7 @@ def running_operator(
 class Stage:
     """A namespace on which FineTuneJobs are created and their pods are played."""
 
-    client: lightkube.Client
+    client: Client
     namespace: str
 
     def submit(self, name: str, **edits: Any) -> "Run":
@@ -216,7 +193,7 @@ class Stage:
             "spec__storage": {"secretName": "s3-credentials", "endpointURL": "http://s3.demo.svc:8333"},
         }
         manifest = make_manifest(name, self.namespace, **(defaults | edits))
-        created = self.client.create(FineTuneJob(manifest), namespace=self.namespace)
+        created = self.client.create(manifest)
         return Run(self, name, created["metadata"]["uid"])
 
 
@@ -230,7 +207,7 @@ class Run:
 
     def read(self) -> Manifest:
         """Read the FineTuneJob."""
-        return dict(self.stage.client.get(FineTuneJob, self.name, namespace=self.stage.namespace))
+        return self.stage.client.get(FINE_TUNE_JOB, self.name, self.stage.namespace)
 
     def read_status(self) -> Manifest:
         """Read its status."""
@@ -238,34 +215,31 @@ class Run:
 
     def read_jobs(self) -> list[Manifest]:
         """Read its child Jobs, oldest name first."""
-        found = self.stage.client.list(Job, namespace=self.stage.namespace, labels={group.LABEL_UID: self.uid})
-        return sorted((dict(item) for item in found), key=lambda item: str(item["metadata"]["name"]))
+        found = self.stage.client.list(JOB, self.stage.namespace, labels={group.LABEL_UID: self.uid})
+        return sorted(found, key=lambda item: str(item["metadata"]["name"]))
 
     def read_pods(self) -> list[Manifest]:
         """Read its pods, oldest first."""
-        found = self.stage.client.list(Pod, namespace=self.stage.namespace, labels={group.LABEL_UID: self.uid})
-        return sorted((dict(item) for item in found), key=lambda item: str(item["metadata"]["creationTimestamp"]))
+        found = self.stage.client.list(POD, self.stage.namespace, labels={group.LABEL_UID: self.uid})
+        return sorted(found, key=lambda item: str(item["metadata"]["creationTimestamp"]))
 
     def read_events(self) -> list[str]:
         """Read the reasons of the Events about it."""
-        fields: dict[str, Any] = {"involvedObject.uid": self.uid}
-        return [
-            str(item["reason"]) for item in self.stage.client.list(Event, namespace=self.stage.namespace, fields=fields)
-        ]
+        events = Kind(_CORE, "Event")
+        found = self.stage.client.list(events, self.stage.namespace, fields=f"involvedObject.uid={self.uid}")
+        return [str(item["reason"]) for item in found]
 
     def patch(self, patch: Manifest) -> None:
         """Edit the FineTuneJob."""
-        self.stage.client.patch(
-            FineTuneJob, self.name, patch, namespace=self.stage.namespace, patch_type=PatchType.MERGE
-        )
+        self.stage.client.patch(FINE_TUNE_JOB, self.name, patch, self.stage.namespace)
 
-    def delete(self, cascade: CascadeType = CascadeType.BACKGROUND) -> None:
+    def delete(self, propagation: str = "Background") -> None:
         """Delete the FineTuneJob."""
-        self.stage.client.delete(FineTuneJob, self.name, namespace=self.stage.namespace, cascade=cascade)
+        self.stage.client.delete(FINE_TUNE_JOB, self.name, self.stage.namespace, propagation=propagation)
 
-    def delete_child(self, name: str, cascade: CascadeType = CascadeType.BACKGROUND) -> None:
+    def delete_child(self, name: str, propagation: str = "Background") -> None:
         """Delete a child Job, as a person would."""
-        self.stage.client.delete(Job, name, namespace=self.stage.namespace, cascade=cascade)
+        self.stage.client.delete(JOB, name, self.stage.namespace, propagation=propagation)
 
     def wait(self, what: str, check: Callable[[Manifest], bool], seconds: float = DEADLINE_SECONDS) -> Manifest:
         """Wait until the status satisfies a condition; return it."""
@@ -403,9 +377,7 @@ class PlayedPod:
             **(pod_fields or {}),
         }
         client = self.run.stage.client
-        client.patch(
-            PodStatus, self.name, {"status": status}, namespace=self.run.stage.namespace, patch_type=PatchType.MERGE
-        )
+        client.patch(POD, self.name, {"status": status}, self.run.stage.namespace, subresource="status")
 
 
 def get_conditions(status: Manifest) -> dict[str, tuple[str, str]]:
@@ -417,8 +389,8 @@ def is_gone(call: Callable[[], object]) -> bool:
     """Tell whether a read answers 404."""
     try:
         call()
-    except ApiError as error:
-        return error.status.code == 404
+    except ApiException as error:
+        return bool(error.status == 404)
     return False
 
 

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    import lightkube
-
-    from finetune_devcluster import cluster
+    from finetune_devcluster import api_client, cluster
 
 SYSTEM_DEADLINE_SECONDS = 180.0
 
@@ -26,7 +24,7 @@ class Product:
     """The installed product."""
 
     running: cluster.Cluster
-    client: lightkube.Client
+    client: api_client.Client
     folder: Path
     prometheus_url: str
     registry: str
@@ -131,16 +129,14 @@ class Product:
 
     def list_jobs(self, namespace: str, name: str) -> list[str]:
         """Return the names of a run's child Jobs."""
-        from lightkube.resources.batch_v1 import Job
-
-        found = self.client.list(Job, namespace=namespace, labels=_labels(name))
-        return sorted(str(job.metadata.name) for job in found if job.metadata)
+        found = self.client.list(_job_kind(), namespace, labels=_labels(name))
+        return sorted(str(job["metadata"]["name"]) for job in found)
 
     def list_pods(self, namespace: str, name: str, phase: str | None = None) -> list[dict[str, Any]]:
         """Return a run's pods, the oldest first, or those in one phase."""
-        from lightkube.resources.core_v1 import Pod
+        from finetune_devcluster import api_client
 
-        found = [pod.to_dict() for pod in self.client.list(Pod, namespace=namespace, labels=_labels(name))]
+        found = self.client.list(api_client.POD, namespace, labels=_labels(name))
         found.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         return [pod for pod in found if phase is None or pod["status"]["phase"] == phase]
 
@@ -148,34 +144,29 @@ class Product:
         """Return everything of a namespace that somebody who may not read Secrets can see: `<kind> <name>` → text."""
         import json
 
-        from lightkube.resources.batch_v1 import Job
-        from lightkube.resources.core_v1 import Event, Pod
-
         from finetune_demo import runs
+        from finetune_devcluster import api_client
 
         texts: dict[str, bytes] = {}
-        for kind in (runs.FineTuneJob, Job, Pod, Event):
-            for item in self.client.list(kind, namespace=namespace):
-                content = item.to_dict()
-                texts[f"{kind.__name__} {content['metadata']['name']}"] = json.dumps(content, default=str).encode()
-        for pod in self.client.list(Pod, namespace=namespace):
-            name = str(pod.metadata.name) if pod.metadata else ""
-            texts[f"log {name}"] = "".join(self.client.log(name, namespace=namespace)).encode()
+        for kind in (runs.FINE_TUNE_JOB, _job_kind(), api_client.POD, api_client.Kind("v1", "Event")):
+            for item in self.client.list(kind, namespace):
+                texts[f"{kind.kind} {item['metadata']['name']}"] = json.dumps(item).encode()
+        for pod in self.client.list(api_client.POD, namespace):
+            name = pod["metadata"]["name"]
+            texts[f"log {name}"] = self.client.read_log(name, namespace).encode()
         return texts
 
     def patch_job(self, namespace: str, name: str, patch: dict[str, Any]) -> None:
         """Edit a FineTuneJob as `kubectl patch --type merge` does."""
-        from lightkube.types import PatchType
-
         from finetune_demo import runs
 
-        self.client.patch(runs.FineTuneJob, name, patch, namespace=namespace, patch_type=PatchType.MERGE)
+        self.client.patch(runs.FINE_TUNE_JOB, name, patch, namespace)
 
     def delete_job(self, namespace: str, name: str) -> None:
         """Delete a FineTuneJob as `kubectl delete` does."""
         from finetune_demo import runs
 
-        self.client.delete(runs.FineTuneJob, name, namespace=namespace)
+        self.client.delete(runs.FINE_TUNE_JOB, name, namespace)
 
     def wait_gone(self, namespace: str, name: str) -> None:
         """Wait until garbage collection has removed a run's Jobs and pods."""
@@ -190,6 +181,12 @@ class Product:
                 raise waiting.NotYetError(", ".join(left))
 
         waiting.wait_for(f"the end of {name}'s children", check, SYSTEM_DEADLINE_SECONDS)
+
+
+def _job_kind() -> api_client.Kind:
+    from finetune_devcluster import api_client
+
+    return api_client.Kind("batch/v1", "Job")
 
 
 def _labels(name: str) -> dict[str, str]:
@@ -209,8 +206,8 @@ def _s3(running: cluster.Cluster) -> Any:
 @pytest.fixture(scope="session")
 def product(node_cluster: cluster.Cluster) -> Iterator[Product]:
     """The product on the node: built from this checkout, installed only through its chart."""
-    from finetune_demo import buckets, installation, monitoring, runs, sources
-    from finetune_devcluster import progress
+    from finetune_demo import buckets, installation, monitoring, sources
+    from finetune_devcluster import api_client, progress
 
     steps = progress.Steps()
     built = installation.build_images(node_cluster, steps)
@@ -219,7 +216,7 @@ def product(node_cluster: cluster.Cluster) -> Iterator[Product]:
     folder = sources.cache_directory() / "examples"
     with _s3(node_cluster) as client:
         buckets.make_buckets(client)
-    with runs.load_client(node_cluster.kubeconfig) as client:
+    with api_client.connect(node_cluster.kubeconfig) as client:
         installed = Product(node_cluster, client, folder, prometheus_url, built.trainer.split("/")[0])
         installed.upload_examples(["movie-sentiment", "define-nouns"])
         yield installed
