@@ -30,7 +30,7 @@ from recording import Result, record
 from finetune_api.artifacts import S3Address
 from finetune_api.kinds.finetunejob.spec import AddressingStyle, Storage
 from finetune_devcluster import s3
-from finetune_trainer.storage import Store, digest
+from finetune_trainer.storage import Store, digest, open_store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -105,7 +105,7 @@ def _hash_folder(folder: Path) -> dict[str, str]:
 
 
 def _open_store(address: tuple[str, int] | s3.S3Server) -> Store:
-    return Store(Storage(endpoint_url=_build_url(address), addressing_style=AddressingStyle.PATH))
+    return open_store(Storage(endpoint_url=_build_url(address), addressing_style=AddressingStyle.PATH))
 
 
 def _open_boto(address: tuple[str, int] | s3.S3Server) -> "S3Client":

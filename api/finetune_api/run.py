@@ -32,6 +32,8 @@ CONTAINER_NAME = "trainer"
 TERMINATION_GRACE_SECONDS = 120
 """terminationGracePeriodSeconds of a trainer pod; the launcher ends its ranks 10 s before (a choice)."""
 GRACE_VARIABLE = "FINETUNE_GRACE_SECONDS"
+STORE_FOLDER_VARIABLE = "FINETUNE_STORE_FOLDER"
+"""Names a folder that takes the place of S3: `s3://bucket/key` is `<folder>/bucket/key`; for runs outside a cluster."""
 
 
 class Stage(StrEnum):

@@ -30,7 +30,7 @@ from finetune_api.kinds.finetunejob.status import DataStatus
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer.model import files as model_files
 from finetune_trainer.planning import plan
-from finetune_trainer.storage import Store
+from finetune_trainer.storage import open_store
 
 BUCKET = "runs"
 GGUF_FILE = "tiny.gguf"
@@ -102,7 +102,7 @@ class RunBench:
         folder = self.get_model_folder(kind)
         for path in folder.iterdir():
             self.client.upload_file(str(path), BUCKET, f"models/{kind}/{path.name}")
-        store, source = Store(config.spec.storage), config.spec.model
+        store, source = open_store(config.spec.storage), config.spec.model
         found = model_files.list_model(store, source)
         entries = store.fetch_files(found.files, self.folder / f"{kind}-again")
         digest = f"sha256:{artifacts.compute_digest(entries)}"
@@ -196,7 +196,7 @@ class RunBench:
     def fetch_attempt(self, config: RunConfig, folder: Path, attempt: int = 1) -> Path:
         """Download an attempt's files as a user would."""
         layout = artifacts.build_run_layout(config.spec.output.uri, config.job.uid)
-        Store(config.spec.storage).fetch_folder(layout.attempt(attempt), folder)
+        open_store(config.spec.storage).fetch_folder(layout.attempt(attempt), folder)
         return folder
 
     def start(self, config: RunConfig, folder: Path, environment: Mapping[str, str] | None = None) -> "Running":

@@ -14,7 +14,7 @@ from finetune_api.errors import AccessDenied, ModelError, ReferenceNotFound
 from finetune_api.kinds.finetunejob.spec import ModelSource
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import files as model_files
-from finetune_trainer.storage import Store
+from finetune_trainer.storage import open_store
 
 SOURCE = ModelSource(uri="s3://models/tiny/")
 
@@ -36,7 +36,7 @@ def test_a_folder_that_is_no_safe_model_is_refused(bench: PrepareBench, names: l
         bench.put(f"m/{name}", b"x")
     source = ModelSource(uri=bench.uri("m/"))
     with pytest.raises(ModelError) as caught:
-        model_files.list_model(Store(bench.storage), source)
+        model_files.list_model(open_store(bench.storage), source)
     assert caught.value.exit_code == 65
     assert caught.value.message.startswith(f"spec.model.uri ({source.uri}) must ")
     assert want in caught.value.message
@@ -46,7 +46,7 @@ def test_pickles_beside_safetensors_are_left_out_with_a_warning(bench: PrepareBe
     names = ["config.json", "model.safetensors", "tokenizer.json", "pytorch_model.bin", "training_args.bin"]
     for name in [*names, "README.md", "onnx/model.onnx", "checkpoint-1/model.safetensors"]:
         bench.put(f"m/{name}", b"x")
-    found = model_files.list_model(Store(bench.storage), ModelSource(uri=bench.uri("m")))
+    found = model_files.list_model(open_store(bench.storage), ModelSource(uri=bench.uri("m")))
     assert [file.name for file in found.files] == ["config.json", "model.safetensors", "tokenizer.json"]
     assert found.gguf_file is None
     assert found.warnings == [
@@ -56,19 +56,19 @@ def test_pickles_beside_safetensors_are_left_out_with_a_warning(bench: PrepareBe
 
 def test_one_gguf_file_is_fetched_alone(bench: PrepareBench) -> None:
     bench.put("m/other.gguf", b"x")
-    found = model_files.list_model(Store(bench.storage), ModelSource(uri=bench.put("m/tiny.gguf", b"x")))
+    found = model_files.list_model(open_store(bench.storage), ModelSource(uri=bench.put("m/tiny.gguf", b"x")))
     assert ([file.name for file in found.files], found.gguf_file) == (["tiny.gguf"], "tiny.gguf")
 
 
 def test_a_single_file_of_another_kind_is_refused(bench: PrepareBench) -> None:
     source = ModelSource(uri=bench.put("m/model.bin", b"x"))
     with pytest.raises(ModelError, match=r"must be a folder of safetensors or one \.gguf file; it is model\.bin"):
-        model_files.list_model(Store(bench.storage), source)
+        model_files.list_model(open_store(bench.storage), source)
 
 
 def test_a_missing_model_ends_with_66(bench: PrepareBench) -> None:
     with pytest.raises(ReferenceNotFound):
-        model_files.list_model(Store(bench.storage), ModelSource(uri=bench.uri("no-model/")))
+        model_files.list_model(open_store(bench.storage), ModelSource(uri=bench.uri("no-model/")))
 
 
 def test_a_pinned_model_has_to_be_the_one() -> None:
@@ -85,7 +85,7 @@ def test_configuration_and_headers_are_here_before_the_weights(
     bench: PrepareBench, fault_proxy: FaultProxy, models: dict[str, Path], tmp_path: Path
 ) -> None:
     source = ModelSource(uri=bench.put_model(models["encoder"]))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     files = model_files.list_model(store, source)
     # Three small files and the header pass; from then on the store has no body to give.
     fault_proxy.faults.append(Fault("GET", times=1000, status=403, after=len(files.files)))
@@ -99,7 +99,7 @@ def test_configuration_and_headers_are_here_before_the_weights(
 def test_the_whole_model_has_arrived_after_the_wait(
     bench: PrepareBench, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     files = model_files.list_model(store, ModelSource(uri=bench.put_model(models["encoder"])))
     with model_files.fetch_behind(store, files, tmp_path / "base", tmp_path / "weights") as pending:
         entries = pending.wait()
@@ -115,7 +115,7 @@ def test_the_whole_model_has_arrived_after_the_wait(
 def test_weights_that_nobody_waits_for_any_more_hide_no_error(
     bench: PrepareBench, fault_proxy: FaultProxy, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     files = model_files.list_model(store, ModelSource(uri=bench.put_model(models["encoder"])))
     fault_proxy.faults.append(Fault("GET", times=1000, status=403, after=len(files.files)))
     with (
@@ -130,7 +130,7 @@ def test_a_shard_cut_short_is_found_by_its_header(bench: PrepareBench, models: d
         content = path.read_bytes()
         bench.put(f"cut/{path.name}", content[:-1] if path.suffix == ".safetensors" else content)
     source = ModelSource(uri=bench.uri("cut/"))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     files = model_files.list_model(store, source)
     with (
         pytest.raises(ModelError, match=r"model\.safetensors must be a whole safetensors file"),
@@ -145,7 +145,7 @@ def test_a_header_longer_than_the_first_read_is_read_whole(
 ) -> None:
     monkeypatch.setattr(model_files, "_FIRST_BYTES", first_bytes)
     source = ModelSource(uri=bench.put_model(models["encoder"]))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     files = model_files.list_model(store, source)
     with model_files.fetch_behind(store, files, tmp_path / "base", tmp_path / "weights"):
         facts = base_model.load_facts(tmp_path / "base", None, source)

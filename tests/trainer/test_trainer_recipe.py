@@ -17,7 +17,7 @@ from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault, Inte
 from finetune_trainer import signals
 from finetune_trainer.publishing import commit
 from finetune_trainer.stages import train
-from finetune_trainer.storage import Store
+from finetune_trainer.storage import open_store
 from finetune_trainer.training import run
 
 # Loading an adapter as a user does, peft asks transformers for a property by its old name.
@@ -122,7 +122,7 @@ def test_a_pod_that_comes_too_late_reports_what_is_published_and_leaves_it_alone
 ) -> None:
     config = bench.prepare("CausalLM", "decoder")
     first = train.run(config, tmp_path / "one")
-    store, layout = Store(config.spec.storage), commit.build_layout(config)
+    store, layout = open_store(config.spec.storage), commit.build_layout(config)
     (tmp_path / "one" / "attempt" / "metrics.csv").write_text("of the late pod")
 
     late = commit.publish(store, layout, bench.fetch_manifest(config)[0], tmp_path / "one" / "attempt")
@@ -136,17 +136,17 @@ def test_of_two_attempts_that_commit_at_once_the_second_reports_the_first(
 ) -> None:
     config = bench.prepare("CausalLM", "decoder")
     train.run(config, tmp_path / "one")
-    store, layout = Store(config.spec.storage), commit.build_layout(config)
+    store, layout = open_store(config.spec.storage), commit.build_layout(config)
     manifest = bench.fetch_manifest(config)[0]
     bench.client.delete_object(Bucket="runs", Key=layout.manifest.key)
-    upload = Store.upload_folder
+    upload = store.upload_folder
 
-    def upload_beside_another(self: Store, *arguments: Any) -> Any:
+    def upload_beside_another(*arguments: Any) -> Any:
         monkeypatch.undo()
         commit.publish(store, layout, manifest, tmp_path / "one" / "attempt")
-        return upload(self, *arguments)
+        return upload(*arguments)
 
-    monkeypatch.setattr(Store, "upload_folder", upload_beside_another)
+    monkeypatch.setattr(store, "upload_folder", upload_beside_another)
 
     late = commit.publish(store, layout, manifest.model_copy(update={"attempt": 2}), tmp_path / "one" / "attempt")
 

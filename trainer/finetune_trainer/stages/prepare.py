@@ -21,7 +21,7 @@ from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import ExitCode, RunConfig, TerminationMessage
-from finetune_trainer import signals, tasks
+from finetune_trainer import signals, storage, tasks
 from finetune_trainer.data import findings as wording
 from finetune_trainer.data import report, sources, tokenized_files
 from finetune_trainer.data import splits as splits_of_rows
@@ -76,7 +76,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     _check_spec(spec)
     layout = artifacts.build_run_layout(spec.output.uri, config.job.uid)
     folder = layout.prepared(config.job.attempt)
-    store = Store(spec.storage)
+    store = storage.open_store(spec.storage)
 
     prometheus.record_phase("validate")
     listing = probe.probe_addresses(store, spec, layout, config.job.attempt)

@@ -17,7 +17,7 @@ from finetune_api import quantities
 from finetune_api.artifacts import RunLayout, RunManifest
 from finetune_api.kinds.finetunejob.status import MemoryStatus, MetricsStatus
 from finetune_api.run import ExitCode, RunConfig, Stage, TerminationMessage
-from finetune_trainer import signals
+from finetune_trainer import signals, storage
 from finetune_trainer.publishing import commit
 from finetune_trainer.publishing.commit import Published
 from finetune_trainer.storage import Store
@@ -83,7 +83,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
 
 def _fetch(config: RunConfig, layout: RunLayout, scratch: Path) -> tuple[Store, Published | Inputs]:
     """Fetch the inputs; or what was published, where an attempt whose pod was lost had done so already."""
-    store = Store(config.spec.storage)
+    store = storage.open_store(config.spec.storage)
     published = commit.find_published(store, layout, scratch)
     return store, published or train_inputs.fetch_inputs(store, layout, config, scratch)
 

@@ -12,7 +12,7 @@ from finetune_trainer.storage.connection import MAX_WORKERS, Connection
 from finetune_trainer.storage.digest import ArrivingDigest
 from finetune_trainer.storage.listing import RemoteFile
 from finetune_trainer.storage.ranges import Pace, Range, RangePlan, Traffic
-from finetune_trainer.storage.transfer import Progress
+from finetune_trainer.storage.store import Progress
 
 _WINDOW_SECONDS = 0.1
 """How often the number of connections is looked at (a choice): after two chunks of one that is capped at 90 MB/s."""
@@ -30,23 +30,8 @@ def fetch_files(
     root.mkdir(parents=True, exist_ok=True)
     with rooted.open_folder(root) as root_fd:
         for file in files:
-            lay_out(file, root_fd, b"")
+            rooted.lay_out(file, root_fd, b"")
         return _Download(connection, files, root_fd, progress).run()
-
-
-def lay_out(file: RemoteFile, root_fd: int, content: bytes) -> None:
-    """Make the file of an object in its whole size, with nothing but its first bytes in it.
-
-    Raises:
-        ConfigError: the disk is full.
-        DataError: the object has a name that can't be a file.
-    """
-    with (
-        rooted.disk_errors(file),
-        rooted.open_below(root_fd, file.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as target,
-    ):
-        os.ftruncate(target, file.size)
-        _write(target, memoryview(content), 0)
 
 
 class _Download:
@@ -105,7 +90,7 @@ class _Download:
     def _fetch_range(self, index: int, part: Range, target: int) -> None:
         offset = part.start
         for chunk, is_late in body.iterate_chunks(self._connection, part, self._stop):
-            _write(target, chunk, offset)
+            rooted.write(target, chunk, offset)
             if self._digests[index].add(offset, chunk):
                 self._catch_ups.append(self._hashers.submit(self._catch_up, index))
             offset += len(chunk)
@@ -120,10 +105,3 @@ class _Download:
     def _catch_up(self, index: int) -> None:
         with rooted.open_below(self._root_fd, self._files[index].name, os.O_RDONLY) as source:
             self._digests[index].catch_up(source)
-
-
-def _write(target: int, view: memoryview, offset: int) -> None:
-    while view:
-        written = os.pwrite(target, view, offset)
-        offset += written
-        view = view[written:]

@@ -1,20 +1,16 @@
 """What an address stands for: one object, every object of a folder, or those a glob matches.
 
-Listings are bounded and each name is checked before anything is fetched: a key that would leave its folder is refused.
+The same for every kind of store: it says what one object is and which keys begin with a prefix. Listings are bounded
+and each name is checked before anything is fetched: a key that would leave its folder is refused.
 """
 
 import fnmatch
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple, Protocol
 
 from finetune_api.artifacts import S3Address, is_safe_key
-from finetune_api.errors import DataError, FineTuneError, ReferenceNotFound, StorageUnavailable
-from finetune_trainer.storage.connection import Connection
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+from finetune_api.errors import DataError, ReferenceNotFound
 
 MAX_FILES = 10_000
 """Objects one address may stand for (a choice): more are a mistake in the address more often than an input."""
@@ -37,7 +33,25 @@ class RemoteFile:
         return self.name.rpartition("/")[2].lower()
 
 
-def list_files(connection: Connection, address: S3Address) -> list[RemoteFile]:
+class Item(NamedTuple):
+    """An object of a bucket, as a store lists it."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Index(Protocol):
+    """What a listing asks a store."""
+
+    def find_file(self, address: S3Address) -> RemoteFile:
+        """Return one object, or raise ReferenceNotFound."""
+
+    def iterate_items(self, prefix: S3Address) -> Iterable[Item]:
+        """Yield the objects whose keys begin with a prefix's, in the order of their keys."""
+
+
+def list_files(index: Index, address: S3Address) -> list[RemoteFile]:
     """Return the objects an address stands for, in the order of their names; never an empty list.
 
     A key that ends with `/`, or none at all, is a folder; one with `*`, `?` or `[` is a glob in which a wildcard does
@@ -51,61 +65,30 @@ def list_files(connection: Connection, address: S3Address) -> list[RemoteFile]:
     """
     pattern = address.key
     if any(character in pattern for character in _WILDCARDS):
-        return _list_matches(connection, address)
+        return _list_matches(index, address)
     if pattern and not pattern.endswith("/"):
         try:
-            return [find_file(connection, address)]
+            return [index.find_file(address)]
         except ReferenceNotFound:
             # The answer to HEAD has no body, so it can't tell a missing bucket from a missing key: the listing can.
-            return _list_folder(connection, S3Address(address.bucket, f"{pattern}/"), address)
-    return _list_folder(connection, address, address)
+            return _list_folder(index, S3Address(address.bucket, f"{pattern}/"), address)
+    return _list_folder(index, address, address)
 
 
-def find_file(connection: Connection, address: S3Address) -> RemoteFile:
-    """Return one object.
-
-    Raises:
-        FineTuneError: as `list_files`.
-    """
-    client, bucket, key = connection.client, address.bucket, address.key
-    try:
-        answer = connection.call("HeadObject", address, lambda: client.head_object(Bucket=bucket, Key=key))
-    except FineTuneError as error:
-        if type(error) is FineTuneError:
-            # A bare 400 stands for many things, and an answer to HEAD has no body that tells; one to GET has.
-            connection.call("GetObject", address, lambda: client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0"))
-        raise
-    return RemoteFile(address, address.key.rpartition("/")[2], answer["ContentLength"], answer["ETag"])
-
-
-def check_size(connection: Connection, address: S3Address, size: int) -> None:
-    """Check that an object that was uploaded has the size of what was sent.
-
-    Raises:
-        StorageUnavailable: it has another one.
-        FineTuneError: as `list_files`.
-    """
-    arrived = find_file(connection, address)
-    if arrived.size != size:
-        raise StorageUnavailable(
-            f"{address} ({arrived.size} bytes) must have the {size} bytes that were sent", "the run is tried again."
-        )
-
-
-def _list_folder(connection: Connection, folder: S3Address, asked: S3Address) -> list[RemoteFile]:
-    found = list(_iterate(connection, folder, folder.key))
+def _list_folder(index: Index, folder: S3Address, asked: S3Address) -> list[RemoteFile]:
+    found = list(_iterate(index, folder, folder.key))
     if not found:
         raise ReferenceNotFound(f"{asked} must exist: no object has this name or lies below it", "correct the address.")
     return found
 
 
-def _list_matches(connection: Connection, address: S3Address) -> list[RemoteFile]:
+def _list_matches(index: Index, address: S3Address) -> list[RemoteFile]:
     fixed = address.key[: min(address.key.index(character) for character in _WILDCARDS if character in address.key)]
     folder = fixed[: fixed.rfind("/") + 1]
     wanted = address.key[len(folder) :].split("/")
     found = [
         file
-        for file in _iterate(connection, S3Address(address.bucket, fixed), folder)
+        for file in _iterate(index, S3Address(address.bucket, fixed), folder)
         if len(parts := file.name.split("/")) == len(wanted)
         and all(fnmatch.fnmatchcase(part, pattern) for part, pattern in zip(parts, wanted, strict=True))
     ]
@@ -114,28 +97,16 @@ def _list_matches(connection: Connection, address: S3Address) -> list[RemoteFile
     return found
 
 
-def _iterate(connection: Connection, prefix: S3Address, folder: str) -> Iterator[RemoteFile]:
+def _iterate(index: Index, prefix: S3Address, folder: str) -> Iterator[RemoteFile]:
     """Yield the objects under a prefix; placeholders of folders, empty and ending with `/`, are left out."""
-    token: str | None = None
     count = 0
-    while True:
-        page = connection.call("ListObjectsV2", prefix, functools.partial(_fetch_page, connection, prefix, token))
-        for item in page.get("Contents", []):
-            name = item["Key"][len(folder) :]
-            if (not name or name.endswith("/")) and item["Size"] == 0:
-                continue
-            count += 1
-            if count > MAX_FILES:
-                raise DataError(f"{prefix} must hold at most {MAX_FILES} objects", "name a smaller folder or a glob.")
-            if not is_safe_key(name):
-                raise DataError(f"{prefix}: key ({item['Key']!r}) must stay below its folder", "rename the object.")
-            yield RemoteFile(S3Address(prefix.bucket, item["Key"]), name, item["Size"], item["ETag"])
-        token = page.get("NextContinuationToken")
-        if not page.get("IsTruncated") or not token:
-            return
-
-
-def _fetch_page(connection: Connection, prefix: S3Address, token: str | None) -> "ListObjectsV2OutputTypeDef":
-    if token is None:
-        return connection.client.list_objects_v2(Bucket=prefix.bucket, Prefix=prefix.key)
-    return connection.client.list_objects_v2(Bucket=prefix.bucket, Prefix=prefix.key, ContinuationToken=token)
+    for item in index.iterate_items(prefix):
+        name = item.key[len(folder) :]
+        if (not name or name.endswith("/")) and item.size == 0:
+            continue
+        count += 1
+        if count > MAX_FILES:
+            raise DataError(f"{prefix} must hold at most {MAX_FILES} objects", "name a smaller folder or a glob.")
+        if not is_safe_key(name):
+            raise DataError(f"{prefix}: key ({item.key!r}) must stay below its folder", "rename the object.")
+        yield RemoteFile(S3Address(prefix.bucket, item.key), name, item.size, item.etag)

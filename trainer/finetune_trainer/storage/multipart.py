@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from finetune_api.artifacts import S3Address
 from finetune_api.errors import FineTuneError, ReferenceNotFound, StorageUnavailable
-from finetune_trainer.storage import listing, transfer
+from finetune_trainer.storage import objects, transfer
 from finetune_trainer.storage.connection import Connection
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class MultipartUpload:
             logger.info("%s: %s; looking for the object", address, error.message)
         self._is_complete = True
         try:
-            listing.check_size(self._connection, address, self._size)
+            objects.check_size(self._connection, address, self._size)
         except ReferenceNotFound as error:
             raise StorageUnavailable(f"{address} must be there after its upload", "the run is tried again.") from error
 

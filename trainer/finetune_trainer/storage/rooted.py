@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +65,36 @@ def open_below(root_fd: int, name: str, flags: int) -> Iterator[int]:
         target = os.open(last, os.O_NOFOLLOW | flags, 0o600, dir_fd=parent)
         stack.callback(os.close, target)
         yield target
+
+
+def lay_out(file: RemoteFile, root_fd: int, content: bytes) -> None:
+    """Make the file of an object in its whole size, with nothing but its first bytes in it.
+
+    Raises:
+        ConfigError: the disk is full.
+        DataError: the object has a name that can't be a file.
+    """
+    with disk_errors(file), open_below(root_fd, file.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as target:
+        os.ftruncate(target, file.size)
+        write(target, memoryview(content), 0)
+
+
+def write(target: int, view: memoryview, offset: int) -> None:
+    """Write all of `view` to a file from `offset` on."""
+    while view:
+        written = os.pwrite(target, view, offset)
+        offset += written
+        view = view[written:]
+
+
+def list_regular_files(root: Path) -> list[str]:
+    """Return the paths, relative to `root`, of the files below it, in order.
+
+    Raises:
+        DataError: a link, or a name keys can't have.
+    """
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+    for name in names:
+        if not is_safe_key(name) or not stat.S_ISREG((root / name).lstat().st_mode):
+            raise DataError(f"file ({name!r}) must be a regular file with a plain name", "remove or rename it.")
+    return names

@@ -5,14 +5,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from finetune_api.artifacts import FileEntry
 from finetune_api.errors import DataError
-
-Progress = Callable[[int], None]
-"""Called with the number of bytes that arrived or left since the last call."""
 
 _LONGEST_PAUSE_SECONDS = 4.0
 

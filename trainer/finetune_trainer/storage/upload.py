@@ -8,18 +8,16 @@ import base64
 import functools
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_api.artifacts import FileEntry, S3Address, is_safe_key
-from finetune_api.errors import DataError
-from finetune_trainer.storage import listing, transfer
+from finetune_api.artifacts import FileEntry, S3Address
+from finetune_trainer.storage import objects, rooted, transfer
 from finetune_trainer.storage.connection import MAX_WORKERS, Connection
 from finetune_trainer.storage.multipart import PART_BYTES, MultipartUpload
-from finetune_trainer.storage.transfer import Progress
+from finetune_trainer.storage.store import Progress
 from finetune_trainer.telemetry import prometheus
 
 
@@ -31,31 +29,22 @@ class _LocalFile:
     size: int
 
 
-def upload_file(connection: Connection, path: Path, address: S3Address, progress: Progress | None) -> FileEntry:
-    """Upload one file; see `Store.upload_file`.
-
-    Raises:
-        FineTuneError: as the store answers; StorageUnavailable when another size arrived; DataError when it changed.
-    """
-    return _Upload(connection, [_LocalFile(path, path.name, address, path.stat().st_size)], progress).run()[0]
-
-
 def upload_folder(connection: Connection, root: Path, address: S3Address, progress: Progress | None) -> list[FileEntry]:
     """Upload the files of a folder; see `Store.upload_folder`.
 
     Raises:
-        FineTuneError: as `upload_file`; DataError also for a link or a name keys can't have.
+        FineTuneError: as the store answers; StorageUnavailable when another size arrived; DataError for a file that
+            changed, a link or a name keys can't have.
     """
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
-    for name in names:
-        if not is_safe_key(name) or not stat.S_ISREG((root / name).lstat().st_mode):
-            raise DataError(f"file ({name!r}) must be a regular file with a plain name", "remove or rename it.")
-    files = [_LocalFile(root / name, name, address.join(name), (root / name).stat().st_size) for name in names]
+    files = [
+        _LocalFile(root / name, name, address.join(name), (root / name).stat().st_size)
+        for name in rooted.list_regular_files(root)
+    ]
     return _Upload(connection, files, progress).run()
 
 
 class _Upload:
-    """One call of `upload_file` or `upload_folder`."""
+    """One call of `upload_folder`."""
 
     def __init__(self, connection: Connection, files: Sequence[_LocalFile], progress: Progress | None) -> None:
         self._connection = connection
@@ -121,7 +110,7 @@ class _Upload:
             ),
         )
         if answer.get("ETag", "").strip('"') != md5.hexdigest():
-            listing.check_size(self._connection, address, len(content))
+            objects.check_size(self._connection, address, len(content))
         digest = hashlib.sha256(content).hexdigest()
         self._entries[file.name] = FileEntry(path=file.name, size=len(content), sha256=digest)
         return len(content)

@@ -9,7 +9,7 @@ from fault_proxy import Fault, FaultProxy
 from prepare_bench import PrepareBench, interrupt, make_entry
 
 from finetune_api.errors import AccessDenied, DataError, Interrupted, StorageUnavailable
-from finetune_trainer.storage import Store, multipart, upload
+from finetune_trainer.storage import multipart, open_store, upload
 from finetune_trainer.storage.connection import Connection
 
 MIB = 2**20
@@ -18,7 +18,7 @@ MIB = 2**20
 def test_a_large_file_goes_up_in_parts(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
     content = os.urandom(65 * MIB)
     (tmp_path / "large").write_bytes(content)
-    entry = Store(bench.storage).upload_file(tmp_path / "large", bench.address("large"))
+    (entry,) = open_store(bench.storage).upload_folder(tmp_path, bench.address(""))
     assert entry == make_entry("large", content)
     assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
     assert sum(1 for method, path, _ in fault_proxy.requests if method == "PUT" and "partNumber" in path) == 5
@@ -29,7 +29,7 @@ def test_an_upload_whose_last_answer_is_lost_is_complete(
 ) -> None:
     lost = Fault("POST", after=1, status=500, is_late=True)
     fault_proxy.faults += [lost, Fault("POST", after=1, status=404, code="NoSuchUpload")]
-    entry = Store(bench.storage).upload_file(large, bench.address("large"))
+    (entry,) = open_store(bench.storage).upload_folder(large.parent, bench.address(""))
     assert hashlib.sha256(bench.get("large")).hexdigest() == entry.sha256
     assert sum(1 for method, path, _ in fault_proxy.requests if method == "POST" and "uploadId" in path) == 2
 
@@ -37,7 +37,7 @@ def test_an_upload_whose_last_answer_is_lost_is_complete(
 def test_a_link_is_not_uploaded(bench: PrepareBench, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(DataError, match="must be a regular file"):
-        Store(bench.storage).upload_folder(tmp_path, bench.address("f"))
+        open_store(bench.storage).upload_folder(tmp_path, bench.address("f"))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_small_file_takes_one_request_and_is_proven_by_its_md5(
     bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(b"hello")
-    assert Store(bench.storage).upload_file(tmp_path / "a", bench.address("a")) == make_entry("a", b"hello")
+    assert open_store(bench.storage).upload_folder(tmp_path, bench.address("")) == [make_entry("a", b"hello")]
     ((method, _, headers),) = fault_proxy.requests
     assert (method, headers["Content-MD5"], "Expect" in headers) == ("PUT", "XUFAKrxLKna5cZ2REBfFkg==", False)
 
@@ -63,7 +63,7 @@ def test_a_store_is_asked_before_a_body_that_is_not_tiny(
     bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(os.urandom(MIB))
-    Store(bench.storage).upload_file(tmp_path / "a", bench.address("a"))
+    open_store(bench.storage).upload_folder(tmp_path, bench.address(""))
     assert [headers.get("Expect") for method, _, headers in fault_proxy.requests if method == "PUT"] == ["100-continue"]
     assert bench.get("a") == (tmp_path / "a").read_bytes()
 
@@ -74,7 +74,7 @@ def test_a_store_whose_etag_is_no_md5_is_asked_for_the_size(
 ) -> None:
     (tmp_path / "a").write_bytes(b"hello")
     fault_proxy.faults.append(Fault("PUT", headers={"ETag": etag}))
-    assert Store(bench.storage).upload_file(tmp_path / "a", bench.address("a")) == make_entry("a", b"hello")
+    assert open_store(bench.storage).upload_folder(tmp_path, bench.address("")) == [make_entry("a", b"hello")]
     assert [method for method, _, _ in fault_proxy.requests] == ["PUT", "HEAD"]
 
 
@@ -86,7 +86,7 @@ def test_a_store_that_ignores_the_md5_and_keeps_something_else_ends_with_69(
     bench.put("a", b"hell")
     fault_proxy.faults.append(Fault("PUT", status=200, headers=headers))
     with pytest.raises(StorageUnavailable, match=r"\(4 bytes\) must have the 5 bytes that were sent") as caught:
-        Store(bench.storage).upload_file(tmp_path / "a", bench.address("a"))
+        open_store(bench.storage).upload_folder(tmp_path, bench.address(""))
     assert caught.value.exit_code == 69
 
 
@@ -96,14 +96,14 @@ def test_a_byte_that_changes_on_the_way_up_is_refused_and_ends_with_69(
     (tmp_path / "a").write_bytes(b"hello")
     fault_proxy.faults.append(Fault("PUT", flipped_byte=1))
     with pytest.raises(StorageUnavailable, match="must arrive as it was sent") as caught:
-        Store(bench.storage).upload_file(tmp_path / "a", bench.address("a"))
+        open_store(bench.storage).upload_folder(tmp_path, bench.address(""))
     assert caught.value.exit_code == 69
 
 
 def test_a_part_that_fails_once_is_sent_again_whole(bench: PrepareBench, fault_proxy: FaultProxy, large: Path) -> None:
     fault_proxy.faults.append(Fault("PUT", after=2, status=500, code="InternalError"))
     moved: list[int] = []
-    entry = Store(bench.storage).upload_file(large, bench.address("large"), moved.append)
+    (entry,) = open_store(bench.storage).upload_folder(large.parent, bench.address(""), moved.append)
     assert entry == make_entry("large", large.read_bytes()) == make_entry("large", bench.get("large"))
     assert sum(moved) == entry.size
 
@@ -118,7 +118,7 @@ def test_an_upload_in_parts_that_fails_leaves_none_behind(
 ) -> None:
     fault_proxy.faults.append(Fault("PUT", after=2, status=403, code="AccessDenied"))
     with pytest.raises(AccessDenied):
-        Store(bench.storage).upload_file(large, bench.address("large"))
+        open_store(bench.storage).upload_folder(large.parent, bench.address(""))
     assert [method for method, _, _ in fault_proxy.requests if method in ("POST", "DELETE")] == ["POST", "DELETE"]
     assert list_multipart_uploads(bench) == bench.list_keys() == []
 
@@ -128,14 +128,14 @@ def test_parts_that_can_not_be_removed_do_not_hide_the_failure(
 ) -> None:
     fault_proxy.faults += [Fault(method, times=9, status=403, code="AccessDenied") for method in ("PUT", "DELETE")]
     with pytest.raises(AccessDenied):
-        Store(bench.storage).upload_file(large, bench.address("large"))
+        open_store(bench.storage).upload_folder(large.parent, bench.address(""))
     assert "are left in the store" in caplog.text
 
 
 def test_progress_may_end_an_upload_which_leaves_no_parts_behind(bench: PrepareBench, large: Path) -> None:
     bench.monkeypatch.setattr(upload, "MAX_WORKERS", 1)
     with pytest.raises(Interrupted):
-        Store(bench.storage).upload_file(large, bench.address("large"), interrupt)
+        open_store(bench.storage).upload_folder(large.parent, bench.address(""), interrupt)
     assert list_multipart_uploads(bench) == bench.list_keys() == []
 
 
@@ -145,7 +145,7 @@ def test_checksums_that_boto_adds_to_parts_are_given_back(
     connection = Connection(bench.storage)
     # What a client of AWS itself does; one with an endpoint of its own sends no checksums.
     connection.client.meta.config.request_checksum_calculation = "when_supported"
-    entry = upload.upload_file(connection, large, bench.address("large"), None)
+    (entry,) = upload.upload_folder(connection, large.parent, bench.address(""), None)
     assert entry == make_entry("large", bench.get("large"))
     sent = [headers for method, path, headers in fault_proxy.requests if method == "PUT" and "partNumber" in path]
     assert ["x-amz-checksum-crc32" in headers for headers in sent] == [True] * 5

@@ -20,7 +20,7 @@ from finetune_api.errors import (
     StorageUnavailable,
 )
 from finetune_api.kinds.finetunejob.spec import Storage
-from finetune_trainer.storage import RemoteFile, Store, download, listing, ranges, transfer
+from finetune_trainer.storage import RemoteFile, download, listing, open_store, ranges, transfer
 from finetune_trainer.telemetry import prometheus
 
 MIB = 2**20
@@ -36,7 +36,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_bucket_ends_with_66_and_its_name(bench: PrepareBench) -> None:
     with pytest.raises(ReferenceNotFound) as caught:
-        Store(bench.storage).list_files(parse_s3_uri("s3://no-such-bucket/train.jsonl"))
+        open_store(bench.storage).list_files(parse_s3_uri("s3://no-such-bucket/train.jsonl"))
     assert caught.value.exit_code == 66
     assert "s3://no-such-bucket/train.jsonl" in caught.value.message
     assert "bucket" in caught.value.remedy
@@ -45,7 +45,7 @@ def test_a_missing_bucket_ends_with_66_and_its_name(bench: PrepareBench) -> None
 @pytest.mark.parametrize("key", ["missing.jsonl", "missing/", "missing/*.jsonl"], ids=["object", "folder", "glob"])
 def test_a_missing_key_ends_with_66_and_its_address(bench: PrepareBench, key: str) -> None:
     with pytest.raises(ReferenceNotFound) as caught:
-        Store(bench.storage).list_files(bench.address(key))
+        open_store(bench.storage).list_files(bench.address(key))
     assert caught.value.exit_code == 66
     assert bench.uri(key) in caught.value.message
 
@@ -55,7 +55,7 @@ def test_wrong_credentials_end_with_77_and_stay_secret(bench: PrepareBench, acce
     address = parse_s3_uri(bench.put("a", b"x"))
     bench.use_keys(bench.server.access_key if access_key == "the right one" else access_key, "not-the-secret-key")
     with pytest.raises(AccessDenied) as caught:
-        Store(bench.storage).read_bytes(address, 10)
+        open_store(bench.storage).read_bytes(address, 10)
     assert caught.value.exit_code == 77
     assert str(address) in caught.value.message
     assert "not-the-secret-key" not in repr(caught.value) + caught.value.message
@@ -66,14 +66,14 @@ def test_no_credentials_at_all_end_with_77(bench: PrepareBench, tmp_path: Path) 
         bench.monkeypatch.delenv(name)
     bench.monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     with pytest.raises(AccessDenied, match="must be reached with credentials"):
-        Store(bench.storage).list_files(bench.address("a"))
+        open_store(bench.storage).list_files(bench.address("a"))
 
 
 def test_a_read_only_user_is_refused_when_writing(bench: PrepareBench) -> None:
     reader = bench.server.add_identity("storage-reader", [f"Read:{bench.bucket}", f"List:{bench.bucket}"])
     address = parse_s3_uri(bench.put("a", b"x"))
     bench.use_keys(reader.access_key, reader.secret_key)
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     assert store.read_bytes(address, 10) == b"x"
     with pytest.raises(AccessDenied):
         store.put_bytes(address, b"y")
@@ -84,7 +84,7 @@ def test_a_read_only_user_is_refused_when_writing(bench: PrepareBench) -> None:
 def test_an_endpoint_that_refuses_connections_ends_with_69(bench: PrepareBench) -> None:
     storage = bench.storage.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
     with pytest.raises(StorageUnavailable) as caught:
-        Store(storage).list_files(bench.address("a"))
+        open_store(storage).list_files(bench.address("a"))
     assert caught.value.exit_code == 69
     assert "http://127.0.0.1:9" in caught.value.message
 
@@ -109,7 +109,7 @@ def test_each_answer_of_a_store_has_its_class(
     status, code = answer
     fault_proxy.faults.append(Fault("PUT", times=2, status=status, code=code))
     with pytest.raises(FineTuneError) as caught:
-        Store(bench.storage).put_bytes(bench.address("a"), b"x")
+        open_store(bench.storage).put_bytes(bench.address("a"), b"x")
     assert type(caught.value) is want
     assert f"answered {status} {code}" in caught.value.message
     assert want_remedy in caught.value.remedy
@@ -125,7 +125,7 @@ def test_a_folder_comes_back_as_it_was_sent(bench: PrepareBench, tmp_path: Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     want = [make_entry(name, content) for name, content in sorted(contents.items())]
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     moved: list[int] = []
     assert store.upload_folder(tmp_path / "sent", bench.address("f"), moved.append) == want
     assert sum(moved) == sum(map(len, contents.values()))
@@ -141,10 +141,10 @@ def test_a_body_that_breaks_off_is_taken_up_from_its_last_byte(
 ) -> None:
     content = os.urandom(7 * MIB)
     address = parse_s3_uri(bench.put("large", content))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     fault_proxy.faults.append(Fault("GET", times=3, body_bytes=MIB + 1, is_reset=is_reset))
     (file,) = store.list_files(address)
-    assert store.fetch_file(file, tmp_path / "large") == make_entry("large", content)
+    assert store.fetch_files([file], tmp_path)[0] == make_entry("large", content)
     ranges = [headers["Range"] for method, _, headers in fault_proxy.requests if method == "GET"]
     assert len(ranges) == 4
     starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in ranges]
@@ -154,33 +154,33 @@ def test_a_body_that_breaks_off_is_taken_up_from_its_last_byte(
 
 def test_a_body_that_never_goes_on_ends_with_69(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
     address = parse_s3_uri(bench.put("a", b"0123456789"))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     fault_proxy.faults.append(Fault("GET", times=99, body_bytes=0))
     (file,) = store.list_files(address)
     with pytest.raises(StorageUnavailable, match=r"bench-\d+/a: the body ended 10 bytes early"):
-        store.fetch_file(file, tmp_path / "a")
+        store.fetch_files([file], tmp_path)
 
 
 def test_an_object_that_changes_after_the_listing_ends_with_65(bench: PrepareBench, tmp_path: Path) -> None:
     address = parse_s3_uri(bench.put("a", b"before"))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     (file,) = store.list_files(address)
     bench.put("a", b"after!")
     with pytest.raises(DataError, match="must not change while it is read"):
-        store.fetch_file(file, tmp_path / "a")
+        store.fetch_files([file], tmp_path)
 
 
 def test_two_failures_of_the_server_are_survived(bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path) -> None:
     address = parse_s3_uri(bench.put("a", b"content"))
     fault_proxy.faults += [Fault("HEAD", status=503), Fault("GET", status=500, code="InternalError")]
-    assert Store(bench.storage).read_bytes(address, 100) == b"content"
+    assert open_store(bench.storage).read_bytes(address, 100) == b"content"
 
 
 def test_a_refusal_without_a_body_is_asked_for_its_reason(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
     address = parse_s3_uri(bench.put("a", b"content"))
     fault_proxy.faults += [Fault("HEAD", status=400), Fault("GET", status=400, code="ExpiredToken")]
     with pytest.raises(AccessDenied, match="must be reached with valid credentials"):
-        Store(bench.storage).list_files(address)
+        open_store(bench.storage).list_files(address)
 
 
 # Downloads that are hashed while they arrive.
@@ -204,7 +204,7 @@ def test_ranges_that_arrive_in_any_order_give_the_digest_of_the_file(
     for name, content in contents.items():
         bench.put(f"f/{name}", content)
     fault_proxy.faults.append(Fault("GET", times=6, after=3, body_bytes=body_bytes))
-    entries = Store(bench.storage).fetch_folder(bench.address("f/"), tmp_path)
+    entries = open_store(bench.storage).fetch_folder(bench.address("f/"), tmp_path)
     assert entries == [make_entry(name, content) for name, content in contents.items()]
     assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
 
@@ -214,10 +214,10 @@ def test_a_byte_that_changes_on_the_way_down_shows_in_the_digest(
 ) -> None:
     content = os.urandom(MIB)
     address = parse_s3_uri(bench.put("a", content))
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     (file,) = store.list_files(address)
     fault_proxy.faults.append(Fault("GET", flipped_byte=MIB // 2))
-    entry = store.fetch_file(file, tmp_path / "a")
+    entry = store.fetch_files([file], tmp_path)[0]
     assert entry != make_entry("a", content)
     assert entry == make_entry("a", (tmp_path / "a").read_bytes())
 
@@ -226,7 +226,7 @@ def test_progress_may_end_a_download(bench: PrepareBench, fault_proxy: FaultProx
     for number in range(20):
         bench.put(f"f/{number}", b"x")
     with pytest.raises(Interrupted):
-        Store(bench.storage).fetch_folder(bench.address("f/"), tmp_path, interrupt)
+        open_store(bench.storage).fetch_folder(bench.address("f/"), tmp_path, interrupt)
     assert sum(1 for method, path, _ in fault_proxy.requests if method == "GET" and "list-type" not in path) <= 4
 
 
@@ -237,7 +237,7 @@ def test_progress_may_end_a_download(bench: PrepareBench, fault_proxy: FaultProx
 def test_a_name_that_would_leave_its_folder_is_refused(bench: PrepareBench, tmp_path: Path, name: str) -> None:
     file = RemoteFile(parse_s3_uri(bench.put("x", b"x")), name, 1, "")
     with pytest.raises(DataError, match="must stay below its folder"):
-        Store(bench.storage).fetch_files([file], tmp_path / "root")
+        open_store(bench.storage).fetch_files([file], tmp_path / "root")
     assert not (tmp_path / "outside").exists()
 
 
@@ -248,7 +248,7 @@ def test_a_link_below_the_root_is_not_followed(bench: PrepareBench, tmp_path: Pa
     (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
     file = RemoteFile(address, "link/file", 1, "")
     with pytest.raises(DataError, match="must be usable as a file's name"):
-        Store(bench.storage).fetch_files([file], tmp_path / "root")
+        open_store(bench.storage).fetch_files([file], tmp_path / "root")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -256,7 +256,7 @@ def test_listing_knows_object_folder_and_glob(bench: PrepareBench) -> None:
     for key in ("d/b.jsonl", "d/a.jsonl", "d/sub/c.jsonl", "d/z.csv", "d2/x.jsonl"):
         bench.put(key, b"x")
     bench.put("d/placeholder/", b"")
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
 
     def names(key: str) -> list[str]:
         return [file.name for file in store.list_files(bench.address(key))]
@@ -273,14 +273,14 @@ def test_a_listing_is_bounded_and_goes_over_pages(bench: PrepareBench, monkeypat
     for number in range(4):
         bench.put(f"many/{number}", b"x")
     with pytest.raises(DataError, match="must hold at most 3 objects"):
-        Store(bench.storage).list_files(bench.address("many/"))
+        open_store(bench.storage).list_files(bench.address("many/"))
 
 
 # Small objects.
 
 
 def test_a_conditional_put_writes_once(bench: PrepareBench) -> None:
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     address = bench.address("lock")
     assert store.put_if_absent(address, b"first") is True
     assert store.put_if_absent(address, b"second") is False
@@ -292,28 +292,28 @@ def test_a_conditional_put_writes_once(bench: PrepareBench) -> None:
 
 def test_a_conditional_put_that_meets_another_one_is_repeated(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
     fault_proxy.faults.append(Fault("PUT", times=2, status=409, code="ConditionalRequestConflict"))
-    assert Store(bench.storage).put_if_absent(bench.address("lock"), b"x") is True
+    assert open_store(bench.storage).put_if_absent(bench.address("lock"), b"x") is True
     fault_proxy.faults.append(Fault("PUT", times=99, status=409, code="ConditionalRequestConflict"))
     with pytest.raises(StorageUnavailable, match="conditional writes in a row"):
-        Store(bench.storage).put_if_absent(bench.address("lock"), b"x")
+        open_store(bench.storage).put_if_absent(bench.address("lock"), b"x")
 
 
 def test_a_store_without_conditional_writes_is_named(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
     fault_proxy.faults.append(Fault("PUT", times=9, status=501, code="NotImplemented"))
     with pytest.raises(ConfigError, match="If-None-Match"):
-        Store(bench.storage).put_if_absent(bench.address("lock"), b"x")
+        open_store(bench.storage).put_if_absent(bench.address("lock"), b"x")
 
 
 def test_a_small_object_has_a_limit(bench: PrepareBench) -> None:
     address = parse_s3_uri(bench.put("a", b"12345"))
-    assert Store(bench.storage).read_bytes(address, 5) == b"12345"
+    assert open_store(bench.storage).read_bytes(address, 5) == b"12345"
     with pytest.raises(DataError, match=r"\(5 bytes\) must have at most 4 bytes"):
-        Store(bench.storage).read_bytes(address, 4)
-    assert Store(bench.storage).read_bytes(parse_s3_uri(bench.put("empty", b"")), 0) == b""
+        open_store(bench.storage).read_bytes(address, 4)
+    assert open_store(bench.storage).read_bytes(parse_s3_uri(bench.put("empty", b"")), 0) == b""
 
 
 def test_a_part_of_an_object_can_be_read(bench: PrepareBench) -> None:
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     (file,) = store.list_files(parse_s3_uri(bench.put("a", b"0123456789")))
     assert (store.read_range(file, 2, 3), store.read_range(file, 8, 100)) == (b"234", b"89")
 
@@ -324,13 +324,13 @@ def test_a_part_of_an_object_can_be_read(bench: PrepareBench) -> None:
 def test_settings_that_boto_refuses_end_with_78(bench: PrepareBench) -> None:
     bench.monkeypatch.setenv("AWS_MAX_ATTEMPTS", "many")
     with pytest.raises(ConfigError, match=r"spec\.storage and the AWS variables must give a client"):
-        Store(bench.storage)
+        open_store(bench.storage)
 
 
 def test_a_custom_endpoint_gets_no_checksum_headers_it_may_not_know(
     bench: PrepareBench, fault_proxy: FaultProxy
 ) -> None:
-    Store(bench.storage).put_bytes(bench.address("a"), b"x")
+    open_store(bench.storage).put_bytes(bench.address("a"), b"x")
     _, _, headers = fault_proxy.requests[-1]
     assert not [name for name in headers if name.lower().startswith("x-amz-checksum")]
 
@@ -339,7 +339,7 @@ def test_the_endpoint_may_come_from_the_environment(bench: PrepareBench) -> None
     address = parse_s3_uri(bench.put("a", b"x"))
     bench.monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bench.endpoint_url)
     storage = Storage.model_validate({"addressingStyle": "path"})
-    assert Store(storage).read_bytes(address, 10) == b"x"
+    assert open_store(storage).read_bytes(address, 10) == b"x"
 
 
 def test_requests_bytes_and_retries_are_counted(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
@@ -353,7 +353,7 @@ def test_requests_bytes_and_retries_are_counted(bench: PrepareBench, fault_proxy
         read("s3_requests_total", operation="GetObject", result="success"),
     )
     fault_proxy.faults.append(Fault("GET", status=500, code="InternalError"))
-    Store(bench.storage).read_bytes(address, 10)
+    open_store(bench.storage).read_bytes(address, 10)
     after = (
         read("s3_bytes_total", direction="in"),
         read("s3_retries_total"),
@@ -364,7 +364,7 @@ def test_requests_bytes_and_retries_are_counted(bench: PrepareBench, fault_proxy
 
 
 def test_one_store_serves_many_threads(bench: PrepareBench) -> None:
-    store = Store(bench.storage)
+    store = open_store(bench.storage)
     address = parse_s3_uri(bench.put("a", b"x" * 1000))
     results: list[bytes] = []
     threads = [threading.Thread(target=lambda: results.append(store.read_bytes(address, 1000))) for _ in range(8)]
