@@ -1,8 +1,8 @@
 """The operator's configuration: environment variables into one frozen object.
 
-The only reader of `os.environ`. Every variable begins with `FINETUNE_`, has a default that works in a cluster and is
-documented below its field; the chart sets them from its values. A value that can't be used ends the start with all
-errors at once.
+The only reader of `os.environ`. Every variable but one of Kubernetes begins with `FINETUNE_`, has a default that works
+in a cluster and is documented below its field; the chart sets them from its values. A value that can't be used ends the
+start with all errors at once.
 """
 
 import os
@@ -27,10 +27,26 @@ class Settings:
     trainer_image: str
     """FINETUNE_TRAINER_IMAGE: image of the trainer where a job names none; required."""
     allowed_images: tuple[str, ...] = ()
-    """FINETUNE_ALLOWED_IMAGES: globs, separated by commas, a job's `spec.trainer.image` must match; the default image
-    is always allowed."""
+    """FINETUNE_ALLOWED_IMAGES: patterns, separated by commas, that a job's `spec.trainer.image` must match; the default
+    image is always allowed. In these patterns and those below, `*` stands for any text without a slash."""
+    allowed_priority_classes: tuple[str, ...] = ()
+    """FINETUNE_ALLOWED_PRIORITY_CLASSES: patterns that `spec.placement.priorityClassName` must match; those of
+    Kubernetes itself (system-…) are never allowed. Empty: a job may name none, as in the next two."""
+    allowed_runtime_classes: tuple[str, ...] = ()
+    """FINETUNE_ALLOWED_RUNTIME_CLASSES: patterns that `spec.placement.runtimeClassName` must match."""
+    allowed_service_accounts: tuple[str, ...] = ()
+    """FINETUNE_ALLOWED_SERVICE_ACCOUNTS: patterns that `spec.placement.serviceAccountName` must match: with an account
+    comes its cloud identity."""
+    allowed_secrets: tuple[str, ...] = ("*",)
+    """FINETUNE_ALLOWED_SECRETS: patterns that `spec.storage.secretName` and `spec.trainer.imagePullSecrets` must match;
+    they are Secrets of the job's own namespace."""
+    allowed_endpoints: tuple[str, ...] = ("*",)
+    """FINETUNE_ALLOWED_ENDPOINTS: patterns that the host of `spec.storage.endpointURL` must match. The API server,
+    metadata services, link-local and loopback addresses are allowed only where they are named without a `*`."""
     insecure_endpoints: tuple[str, ...] = ("*.svc", "*.svc.cluster.local")
-    """FINETUNE_INSECURE_ENDPOINTS: globs of hosts that may be reached by http://; elsewhere https:// is required."""
+    """FINETUNE_INSECURE_ENDPOINTS: patterns of hosts that may be reached by http://; elsewhere https:// is required."""
+    api_server_host: str = ""
+    """KUBERNETES_SERVICE_HOST: address of the API server, which Kubernetes sets in every container."""
     watched_namespaces: tuple[str, ...] = ()
     """FINETUNE_WATCHED_NAMESPACES: names, separated by commas. Empty: the whole cluster."""
     resync_seconds: float = 120.0
@@ -68,12 +84,13 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     errors: list[str] = []
     parsed: dict[str, object] = {}
     for field in fields(Settings):
-        name = f"FINETUNE_{field.name.upper()}"
+        name, parser = build_variable(field.name), _PARSERS.get(field.name, str)
         text = values.get(name, "").strip()
-        if not text:
+        # An empty list is a decision, an empty text or number is none.
+        if name not in values or (not text and parser is not _parse_list):
             continue
         try:
-            parsed[field.name] = _PARSERS.get(field.name, str)(text)
+            parsed[field.name] = parser(text)
         except ValueError as error:
             errors.append(f"{name} ({text}) must {error}")
     if "trainer_image" not in parsed:
@@ -81,6 +98,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if errors:
         raise SettingsError("; ".join(errors))
     return Settings(**parsed)  # type: ignore[arg-type]  # the parsers below give each field its type
+
+
+def build_variable(field: str) -> str:
+    """Return the name of the variable that sets a field."""
+    return "KUBERNETES_SERVICE_HOST" if field == "api_server_host" else f"FINETUNE_{field.upper()}"
 
 
 def _parse_list(text: str) -> tuple[str, ...]:
@@ -124,6 +146,11 @@ def _parse_quantity(text: str) -> str:
 
 _PARSERS: dict[str, Callable[[str], object]] = {
     "allowed_images": _parse_list,
+    "allowed_priority_classes": _parse_list,
+    "allowed_runtime_classes": _parse_list,
+    "allowed_service_accounts": _parse_list,
+    "allowed_secrets": _parse_list,
+    "allowed_endpoints": _parse_list,
     "insecure_endpoints": _parse_list,
     "watched_namespaces": _parse_list,
     "resync_seconds": _parse_number(float, 1, 3600),

@@ -52,7 +52,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "serviceAccount": {"annotations": {"example.com/a": "b"}},
         "resources": {"limits": {"cpu": 2, "memory": "1Gi"}},
     },
-    "no http at all": {"insecureEndpoints": [], "allowedImages": ["r/a:*", "r/b@sha256:*"]},
+    "nothing that a job may name": {"insecureEndpoints": [], "allowedSecrets": [], "allowedEndpoints": []},
 }
 
 
@@ -174,8 +174,8 @@ def _environment(*values: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_environment_has_every_setting_of_the_operator_and_no_other() -> None:
-    known = {f"FINETUNE_{field.name.upper()}" for field in dataclasses.fields(settings.Settings)}
-    assert set(_environment()) == known
+    known = {settings.build_variable(field.name) for field in dataclasses.fields(settings.Settings)}
+    assert set(_environment()) == known - {"KUBERNETES_SERVICE_HOST"}
 
 
 def test_the_values_by_default_are_the_defaults_of_the_operator() -> None:
@@ -187,6 +187,11 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
     values = {
         "trainer": {"image": "r/t:2"},
         "allowedImages": ["r/a:*", "r/b:*"],
+        "allowedPriorityClasses": ["batch-*"],
+        "allowedRuntimeClasses": ["nvidia"],
+        "allowedServiceAccounts": ["trainer"],
+        "allowedSecrets": ["s3-*"],
+        "allowedEndpoints": ["*.example.com", "169.254.169.254"],
         "insecureEndpoints": ["minio.internal"],
         "watch": {"namespaces": ["b", "a"]},
         "prepare": {"cpu": 2, "memory": "8Gi", "deadlineSeconds": 31_536_000},
@@ -197,6 +202,11 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
     assert settings.load_settings(_environment(values)) == settings.Settings(
         trainer_image="r/t:2",
         allowed_images=("r/a:*", "r/b:*"),
+        allowed_priority_classes=("batch-*",),
+        allowed_runtime_classes=("nvidia",),
+        allowed_service_accounts=("trainer",),
+        allowed_secrets=("s3-*",),
+        allowed_endpoints=("*.example.com", "169.254.169.254"),
         insecure_endpoints=("minio.internal",),
         watched_namespaces=("b", "a"),
         resync_seconds=300.0,
@@ -211,9 +221,11 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
     )
 
 
-def test_no_insecure_endpoint_means_none_and_not_the_default() -> None:
-    found = settings.load_settings(_environment({"insecureEndpoints": []}))
-    assert found.insecure_endpoints == ("none.invalid",)
+def test_an_empty_list_means_none_and_not_the_default() -> None:
+    found = settings.load_settings(
+        _environment({"insecureEndpoints": [], "allowedEndpoints": [], "allowedSecrets": []})
+    )
+    assert (found.insecure_endpoints, found.allowed_endpoints, found.allowed_secrets) == ((), (), ())
 
 
 def test_ports_and_probes_agree_with_the_operator() -> None:

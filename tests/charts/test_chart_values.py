@@ -19,6 +19,11 @@ OTHER_VALUES: dict[str, Any] = {
     "imagePullSecrets": [{"name": "other"}],
     "trainer.image": "r/other:1",
     "allowedImages": ["r/other:*"],
+    "allowedPriorityClasses": ["other"],
+    "allowedRuntimeClasses": ["other"],
+    "allowedServiceAccounts": ["other"],
+    "allowedSecrets": ["other"],
+    "allowedEndpoints": ["other.internal"],
     "insecureEndpoints": ["other.internal"],
     "watch.namespaces": ["other"],
     "crds.install": False,
@@ -57,7 +62,7 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for every one in values.yaml; the render with it must differ from the one without."""
 
-NUM_VALUES = 41
+NUM_VALUES = 46
 OPEN_OBJECTS = {
     "global",
     "affinity.nodeAffinity",
@@ -77,7 +82,12 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
     "half a second": {"reconcile": {"resyncSeconds": 0.5}},
     "a namespace with a comma": {"watch": {"namespaces": ["a,b"]}},
     "a namespace twice": {"watch": {"namespaces": ["a", "a"]}},
-    "an image glob with a comma": {"allowedImages": ["a,b"]},
+    "an image pattern with a comma": {"allowedImages": ["a,b"]},
+    "an image pattern that would be an expression": {"allowedImages": ["registry/(a|b)"]},
+    "a name pattern with a slash": {"allowedSecrets": ["team/a"]},
+    "a class with capitals": {"allowedPriorityClasses": ["High"]},
+    "a host pattern with a port": {"allowedEndpoints": ["minio:9000"]},
+    "a host pattern with capitals": {"allowedEndpoints": ["S3.example.com"]},
     "an endpoint with its scheme": {"insecureEndpoints": ["http://minio"]},
     "memory that is no quantity": {"prepare": {"memory": "4 GB"}},
     "a variable of the chart's own": {"extraEnv": [{"name": "FINETUNE_WORKERS", "value": "1"}]},
@@ -127,7 +137,7 @@ def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
         used |= set(re.findall(r"\.Values\.([A-Za-z.]+)", template.read_text()))
     known = set(_find_leaves(_read_values()))
     assert {path for path in used if not any(f"{leaf}.".startswith(f"{path}.") for leaf in known)} == set()
-    assert (len(templates), len(used)) == (9, 34)
+    assert (len(templates), len(used)) == (9, 39)
 
 
 def _find_objects(node: dict[str, Any], path: Path = ()) -> Iterator[tuple[str, dict[str, Any]]]:

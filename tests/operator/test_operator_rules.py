@@ -11,7 +11,7 @@ import pytest
 from finetune_api.kinds.finetunejob.status import Reason
 from finetune_operator import settings
 from finetune_operator.jobs import observe
-from finetune_operator.jobs.policies import admission, deadlines, retries, suspend, ttl
+from finetune_operator.jobs.policies import deadlines, retries, suspend, ttl
 from finetune_operator.jobs.policies.suspend import Step
 from finetune_operator.runtime import logs
 from finetune_operator.runtime import merge_patch as status_patch
@@ -98,23 +98,6 @@ def test_only_jobs_with_another_ttl_are_changed() -> None:
     assert ttl.find_changes([("a", "1", None), ("b", "2", 5), ("c", "3", 6)], 5) == [("a", "1"), ("c", "3")]
 
 
-@pytest.mark.parametrize(
-    ("image", "globs", "is_allowed"),
-    [
-        ("", (), True),
-        ("default:1", (), True),
-        ("other:1", (), False),
-        ("registry.example.com/team/x:1", ("registry.example.com/team/*",), True),
-        ("registry.example.com/teams/x:1", ("registry.example.com/team/*",), False),
-        ("evil.example.com/registry.example.com/team/x", ("registry.example.com/team/*",), False),
-        ("Registry.example.com/team/x", ("registry.example.com/team/*",), False),
-    ],
-)
-def test_images_must_match_the_allow_list(image: str, globs: tuple[str, ...], is_allowed: bool) -> None:
-    found = admission._check_image(image, "", "default:1", globs)
-    assert (found == []) is is_allowed
-
-
 # Settings.
 
 
@@ -127,7 +110,13 @@ def test_every_setting_is_read() -> None:
         {
             "FINETUNE_TRAINER_IMAGE": "trainer:1",
             "FINETUNE_ALLOWED_IMAGES": "a/*, b:1",
+            "FINETUNE_ALLOWED_PRIORITY_CLASSES": "batch-*",
+            "FINETUNE_ALLOWED_RUNTIME_CLASSES": "nvidia",
+            "FINETUNE_ALLOWED_SERVICE_ACCOUNTS": "trainer",
+            "FINETUNE_ALLOWED_SECRETS": "s3-*",
+            "FINETUNE_ALLOWED_ENDPOINTS": "",
             "FINETUNE_INSECURE_ENDPOINTS": "*",
+            "KUBERNETES_SERVICE_HOST": "10.96.0.1",
             "FINETUNE_WATCHED_NAMESPACES": "one,two",
             "FINETUNE_RESYNC_SECONDS": "60",
             "FINETUNE_WORKERS": "2",
@@ -143,7 +132,27 @@ def test_every_setting_is_read() -> None:
         }
     )
     assert loaded == Settings(
-        "trainer:1", ("a/*", "b:1"), ("*",), ("one", "two"), 60.0, 2, "500m", "1Gi", 600, True, 0, 1, 2, "text", "DEBUG"
+        trainer_image="trainer:1",
+        allowed_images=("a/*", "b:1"),
+        allowed_priority_classes=("batch-*",),
+        allowed_runtime_classes=("nvidia",),
+        allowed_service_accounts=("trainer",),
+        allowed_secrets=("s3-*",),
+        allowed_endpoints=(),
+        insecure_endpoints=("*",),
+        api_server_host="10.96.0.1",
+        watched_namespaces=("one", "two"),
+        resync_seconds=60.0,
+        workers=2,
+        prepare_cpu="500m",
+        prepare_memory="1Gi",
+        prepare_deadline_seconds=600,
+        queue_prepare_jobs=True,
+        unschedulable_grace_seconds=0,
+        health_port=1,
+        metrics_port=2,
+        log_format="text",
+        log_level="DEBUG",
     )
 
 

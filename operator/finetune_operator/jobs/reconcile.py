@@ -96,13 +96,7 @@ def _find_refusal(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
     settings = draft.settings
     if not draft.status.attempts and (found := validation.validate_spec(spec)):
         return stages.build_failed(Reason.INVALID_SPEC, "; ".join(str(item) for item in found))
-    refused = admission.find_refusals(
-        spec,
-        recorded_image=draft.status.trainer_image or "",
-        default_image=settings.trainer_image,
-        allowed_images=settings.allowed_images,
-        insecure_endpoints=settings.insecure_endpoints,
-    )
+    refused = admission.find_refusals(spec, recorded_image=draft.status.trainer_image or "", settings=settings)
     if refused:
         return stages.build_failed(Reason.CONFIG_ERROR, "; ".join(str(item) for item in refused))
     return None

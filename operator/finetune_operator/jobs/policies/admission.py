@@ -1,38 +1,59 @@
-"""What the administrator allows: trainer images and endpoints without encryption.
+"""What the administrator allows a job to name: images, classes, accounts, secrets and endpoints.
 
-Both stand in the operator's configuration, which the API server doesn't know, so the operator refuses the job itself.
+All of it stands in the operator's configuration, which the API server doesn't know, so the operator refuses the job
+itself; the chart's ValidatingAdmissionPolicy says the same at admission. A pattern is a name in which `*` stands for
+any text without a slash: it crosses neither from a registry into another nor from a folder into one below it.
 """
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Placement
 from finetune_api.validation import FieldError
+from finetune_operator.settings import Settings
+
+SYSTEM_PRIORITY_PREFIX = "system-"
+"""Priority classes of Kubernetes itself, above every other: https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/."""
+CLUSTER_API_HOSTS = (
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+)
+METADATA_HOSTS = ("metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal")
+"""Names of the metadata services of clouds, which hand out credentials of the node; their addresses are link-local."""
+METADATA_ADDRESSES = ("100.100.100.200", "168.63.129.16")
+"""Those that aren't link-local: Alibaba Cloud's and Azure's."""
 
 
-def find_refusals(
-    spec: FineTuneJobSpec,
-    *,
-    recorded_image: str,
-    default_image: str,
-    allowed_images: Sequence[str],
-    insecure_endpoints: Sequence[str],
-) -> list[FieldError]:
+def find_refusals(spec: FineTuneJobSpec, *, recorded_image: str, settings: Settings) -> list[FieldError]:
     """Return everything that the administrator does not allow.
 
     Args:
         recorded_image: of the attempts so far; empty before the first.
     """
-    return [
-        *_check_image(spec.trainer.image, recorded_image, default_image, allowed_images),
-        *_check_endpoint(spec.storage.endpoint_url, insecure_endpoints),
+    secrets = [("spec.storage.secretName", spec.storage.secret_name)] + [
+        (f"spec.trainer.imagePullSecrets[{index}].name", secret.name)
+        for index, secret in enumerate(spec.trainer.image_pull_secrets)
     ]
+    return [
+        *_check_image(spec.trainer.image, recorded_image, settings.trainer_image, settings.allowed_images),
+        *_check_placement(spec.placement, settings),
+        *(error for path, name in secrets for error in _check_name(path, name, "secrets", settings.allowed_secrets)),
+        *_check_endpoint(spec.storage.endpoint_url, settings),
+    ]
+
+
+def is_allowed(name: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a name matches one of the patterns, from its first letter to its last."""
+    return any(re.fullmatch(re.escape(pattern).replace(r"\*", "[^/]*"), name) for pattern in patterns)
 
 
 def _check_image(own: str, recorded: str, default_image: str, allowed: Sequence[str]) -> list[FieldError]:
     image = own or recorded
-    if not image or image == default_image or any(fnmatchcase(image, glob) for glob in allowed):
+    if not image or image == default_image or is_allowed(image, allowed):
         return []
     names = ", ".join([default_image, *allowed])
     if own:
@@ -45,16 +66,74 @@ def _check_image(own: str, recorded: str, default_image: str, allowed: Sequence[
     return [FieldError("status.trainerImage", recorded, rule)]
 
 
-def _check_endpoint(url: str, insecure: Sequence[str]) -> list[FieldError]:
-    address = urlsplit(url)
-    host = address.hostname or ""
-    if address.scheme != "http" or any(fnmatchcase(host, glob) for glob in insecure):
-        return []
-    return [
-        FieldError(
-            "spec.storage.endpointURL",
-            url,
-            "must begin with https://: without encryption this operator allows only "
-            + (", ".join(insecure) or "no host"),
+def _check_placement(placement: Placement, settings: Settings) -> Iterator[FieldError]:
+    priority = placement.priority_class_name
+    if priority.startswith(SYSTEM_PRIORITY_PREFIX):
+        # No pattern allows them: a pod of theirs preempts everything but the cluster's own.
+        rule = f"must not begin with {SYSTEM_PRIORITY_PREFIX}: these are Kubernetes' own; or leave it empty"
+        yield FieldError("spec.placement.priorityClassName", priority, rule)
+    else:
+        yield from _check_name(
+            "spec.placement.priorityClassName", priority, "priority classes", settings.allowed_priority_classes
         )
-    ]
+    yield from _check_name(
+        "spec.placement.runtimeClassName",
+        placement.runtime_class_name,
+        "runtime classes",
+        settings.allowed_runtime_classes,
+    )
+    yield from _check_name(
+        "spec.placement.serviceAccountName",
+        placement.service_account_name,
+        "service accounts",
+        settings.allowed_service_accounts,
+    )
+
+
+def _check_name(path: str, name: str, kind: str, allowed: Sequence[str]) -> list[FieldError]:
+    if not name or is_allowed(name, allowed):
+        return []
+    rule = f"must match one of the {kind} this operator allows: {', '.join(allowed) or 'none'}; or leave it empty"
+    return [FieldError(path, name, rule)]
+
+
+def _check_endpoint(url: str, settings: Settings) -> list[FieldError]:
+    address = urlsplit(url)
+    host = (address.hostname or "").removesuffix(".")
+    if not host:
+        return []
+    errors = [f"must not be at {place}" for place in _find_forbidden_place(host, settings)]
+    if not is_allowed(host, settings.allowed_endpoints):
+        errors.append(f"must be at one of the hosts this operator allows: {', '.join(settings.allowed_endpoints)}")
+    if address.scheme == "http" and not is_allowed(host, settings.insecure_endpoints):
+        allowed = ", ".join(settings.insecure_endpoints) or "no host"
+        errors.append(f"must begin with https://: without encryption this operator allows only {allowed}")
+    return [FieldError("spec.storage.endpointURL", url, error) for error in errors]
+
+
+def _find_forbidden_place(host: str, settings: Settings) -> Iterator[str]:
+    """Say where a host is that is no object store; nothing where the administrator has named this very host."""
+    if host in settings.allowed_endpoints:
+        return
+    if host in (*CLUSTER_API_HOSTS, settings.api_server_host):
+        yield "the API server of the cluster; name the object store"
+    elif host in METADATA_HOSTS:
+        yield "the metadata service of a cloud; name the object store"
+    elif host == "localhost" or host.endswith(".localhost"):
+        yield "the pod itself; name the object store"
+    else:
+        yield from _find_forbidden_address(host)
+
+
+def _find_forbidden_address(host: str) -> Iterator[str]:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        # The C library reads 2852039166, 0xa9fea9fe and 169.254.43518 as addresses too.
+        if re.search(r"(^|\.)(0x[0-9a-f]*|[0-9]+)$", host):
+            yield "an address in an unusual form; write it as four numbers from 0 to 255"
+        return
+    if address.is_link_local or host in METADATA_ADDRESSES:
+        yield "a link-local address or another of a cloud's metadata service; name the object store"
+    elif address.is_loopback or address.is_unspecified or address.is_multicast:
+        yield "an address that is the pod itself or nobody's; name the object store"
