@@ -12,16 +12,19 @@ import transformers
 from skewed_rows import map_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
-from finetune_trainer.batches import collate, packed_attention
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
-from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.tasks import TaskHead
+from finetune_trainer.tasks.next_tokens import NextTokensHead
+from finetune_trainer.tasks.sequence_classification.head import SequenceClassificationHead
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import trainer as loop
 
 Row = dict[str, Any]
 _LEARNING_RATE = 1e-4
 SEED = 13
+LANGUAGE = NextTokensHead()
+CLASSIFIER = SequenceClassificationHead(["a", "b"])
 
 
 def build_spec(batch_size: int, gpus: int = 0) -> FineTuneJobSpec:
@@ -46,7 +49,7 @@ def build_ours(
     *,
     batch_size: int,
     tokens: int,
-    is_labelled: bool = False,
+    head: TaskHead = LANGUAGE,
     is_packed: bool = True,
     device: str = "cpu",
     is_autocast: bool = False,
@@ -59,7 +62,7 @@ def build_ours(
         scratch: for files.
         batch_size: rows per step.
         tokens: of a micro-batch.
-        is_labelled: rows have one label each.
+        head: of the task.
         is_packed: samples share rows.
         device: of the model.
         is_autocast: products in bfloat16 beside float32 weights.
@@ -69,16 +72,14 @@ def build_ours(
     spec = build_spec(batch_size, gpus=0 if device == "cpu" else 1)
     if is_packed:
         # For good: nothing publishes this model. A context that nobody holds would end at once.
-        model.packing = packed_attention.packed(model, is_labelled=is_labelled)
+        model.packing = head.packing(model)
         model.packing.__enter__()
     return loop.FineTuneTrainer(
         model,
         loop.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
         rows=map_rows(rows),
         validation=map_rows(rows[:1]),
-        evaluator=Evaluator(
-            build_objective("", is_labelled), 2, 0, tokens, torch.device(device), is_autocast, is_packed
-        ),
+        evaluator=Evaluator(head, 0, tokens, torch.device(device), is_autocast, is_packed),
         best=loop.BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",
         batch_size=batch_size,
@@ -92,8 +93,8 @@ def build_hugging_face(
     """Build the Hugging Face Trainer for one epoch: random order, padded to the longest row of a batch."""
 
     def pad(batch: list[Row]) -> dict[str, Any]:
-        found = collate.collate_padded(batch, 0)
-        return found if "labels" in found else found | {"labels": found.pop("label")}
+        head = LANGUAGE if "labels" in batch[0] else CLASSIFIER
+        return head.collate(batch, 0, is_packed=False)
 
     return transformers.Trainer(
         model,

@@ -25,9 +25,9 @@ from recording import Result, record
 from skewed_rows import draw_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer import tasks
 from finetune_trainer.model import load
 from finetune_trainer.planning.memory import MOST_TOKENS
-from finetune_trainer.tasks.objective import build_objective
 
 LENGTH, STEPS, WARM_UP, BATCH = 4096, 8, 2, 4
 PEER_BATCH = 2
@@ -116,12 +116,12 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
         arms.build_spec(BATCH).model_dump(by_alias=True)
         | {"method": {"kind": method, "quantization": quantization, "lora": {"rank": 16, "dropout": "0"}}}
     )
-    objective = build_objective("AutoModelForCausalLM", False)
-    loaded = load.load_base(folder, spec, objective=objective, labels=[], precision=Precision.BFLOAT16, device=device)
-    subject = load.apply_method(loaded, spec, objective)
+    task = tasks.find_rows(spec.task)
+    loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.BFLOAT16, device=device)
+    subject = load.apply_method(loaded, spec, task)
     if quantization == "None":
         subject.to(device)
-    return subject.train(), load.is_autocast(spec, Precision.BFLOAT16, objective)
+    return subject.train(), load.is_autocast(spec, Precision.BFLOAT16, task)
 
 
 def count_flops(subject: Any, method: str, length: int) -> float:

@@ -21,9 +21,9 @@ from recording import Result, record
 from skewed_rows import draw_lengths, draw_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer import tasks
 from finetune_trainer.model import load
 from finetune_trainer.planning.memory import MOST_TOKENS
-from finetune_trainer.tasks.objective import build_objective
 
 VOCABULARIES = (16_384, 128_256)
 QUANTIZATIONS = ("None", "Int8", "NF4")
@@ -54,11 +54,11 @@ def load_subject(folder: Path, quantization: str) -> Any:
         arms.build_spec(BATCH).model_dump(by_alias=True)
         | {"method": {"kind": "LoRA", "quantization": quantization, "lora": {"rank": 16, "dropout": "0"}}}
     )
-    objective = build_objective("AutoModelForCausalLM", False)
+    task = tasks.find_rows(spec.task)
     device = torch.device("cpu")
     torch.manual_seed(arms.SEED)
-    loaded = load.load_base(folder, spec, objective=objective, labels=[], precision=Precision.FLOAT32, device=device)
-    return load.apply_method(loaded, spec, objective).train()
+    loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.FLOAT32, device=device)
+    return load.apply_method(loaded, spec, task).train()
 
 
 def run_alone(arm: str, folder: str, quantization: str) -> None:

@@ -15,7 +15,7 @@ from packed_models import (
     compute_other_rows,
     compute_packed,
     compute_singly,
-    has_labels,
+    find_head,
     make_rows,
     measure_error,
 )
@@ -29,13 +29,13 @@ def main() -> None:
     """Measure and record."""
     results = []
     for name in MODELS:
-        is_labelled = has_labels(name)
-        before, after, _ = compute_other_rows(MODELS[name]().eval(), is_labelled=is_labelled)
+        head = find_head(name)
+        before, after, _ = compute_other_rows(MODELS[name]().eval(), head)
         assert torch.equal(before, after)
         model = MODELS[name]()
-        rows = make_rows(is_labelled=is_labelled)
-        singly = compute_singly(model, rows, is_labelled=is_labelled)
-        packed = compute_packed(model, rows, is_labelled=is_labelled)
+        rows = make_rows()
+        singly = compute_singly(model, rows, head)
+        packed = compute_packed(model, rows, head)
         error = max(abs(packed[0] - singly[0]) / singly[0], measure_error(packed[2], singly[2]))
         results.append(Result(f"{name}: largest relative error, against 1e-5", error, LIMIT, "", 1.0))
     record("packing", results, ("torch", "transformers"))

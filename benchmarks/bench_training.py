@@ -97,7 +97,7 @@ def measure_encoder(num_rows: int, scratch: Path) -> list[Result]:
             scratch,
             batch_size=BATCH,
             tokens=MOST_TOKENS["cpu"],
-            is_labelled=True,
+            head=arms.CLASSIFIER,
             is_packed=is_packed,
         )
 

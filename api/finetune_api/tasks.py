@@ -5,7 +5,7 @@ How a task is trained stands in the trainer; a task without an entry here can't 
 
 from dataclasses import dataclass
 
-from finetune_api.kinds.finetunejob.spec import Task
+from finetune_api.kinds.finetunejob.spec import MethodKind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +13,12 @@ class TaskFacts:
     """What may be written about a task in a spec.
 
     `metrics` maps a name to True where greater is better; the first one chooses the checkpoint unless the spec names
-    another.
+    another. `learning_rates` are those of runs that name none, by method.
     """
 
     roles: tuple[str, ...]
     metrics: dict[str, bool]
+    learning_rates: dict[MethodKind, str]
 
     @property
     def default_metric(self) -> str:
@@ -25,6 +26,11 @@ class TaskFacts:
 
 
 _LANGUAGE_METRICS = {"loss": False, "perplexity": False, "token_accuracy": True}
+# The largest rate the authors of BERT advise (https://arxiv.org/abs/1810.04805, appendix A.3), LoRA ten times that.
+# HeadOnly, here and below, is a choice of ours.
+_CLASSIFIER_RATES = {MethodKind.FULL: "5e-5", MethodKind.LORA: "5e-4", MethodKind.HEAD_ONLY: "1e-3"}
+# LoRA as in QLoRA (https://arxiv.org/abs/2305.14314, table 9), the full model a tenth of that.
+_LANGUAGE_RATES = {MethodKind.FULL: "2e-5", MethodKind.LORA: "2e-4", MethodKind.HEAD_ONLY: "1e-3"}
 
 TASKS: dict[Task, TaskFacts] = {
     Task.SEQUENCE_CLASSIFICATION: TaskFacts(
@@ -39,10 +45,13 @@ TASKS: dict[Task, TaskFacts] = {
             "recall_weighted": True,
             "loss": False,
         },
+        learning_rates=_CLASSIFIER_RATES,
     ),
-    Task.CAUSAL_LM: TaskFacts(roles=("text",), metrics=dict(_LANGUAGE_METRICS)),
+    Task.CAUSAL_LM: TaskFacts(roles=("text",), metrics=dict(_LANGUAGE_METRICS), learning_rates=_LANGUAGE_RATES),
     Task.INSTRUCTION_TUNING: TaskFacts(
-        roles=("prompt", "completion", "instruction", "input", "output", "messages"), metrics=dict(_LANGUAGE_METRICS)
+        roles=("prompt", "completion", "instruction", "input", "output", "messages"),
+        metrics=dict(_LANGUAGE_METRICS),
+        learning_rates=_LANGUAGE_RATES,
     ),
 }
 """The tasks this version can train."""

@@ -7,7 +7,7 @@ from packed_models import (
     compute_other_rows,
     compute_packed,
     compute_singly,
-    has_labels,
+    find_head,
     make_rows,
     measure_error,
 )
@@ -22,7 +22,7 @@ DEVICE = torch.device("cuda")
 def test_no_token_of_a_packed_row_sees_another_row(name: str, dtype: torch.dtype) -> None:
     model = MODELS[name]().to(DEVICE, dtype).eval()
 
-    before, after, is_first_changed = compute_other_rows(model, is_labelled=has_labels(name))
+    before, after, is_first_changed = compute_other_rows(model, find_head(name))
 
     assert torch.equal(before, after)
     assert is_first_changed
@@ -33,11 +33,11 @@ def test_no_token_of_a_packed_row_sees_another_row(name: str, dtype: torch.dtype
 def test_a_packed_row_gives_the_loss_and_gradients_of_its_rows_one_by_one(
     name: str, dtype: torch.dtype, limit: float
 ) -> None:
-    model, is_labelled = MODELS[name]().to(DEVICE, dtype), has_labels(name)
-    rows = make_rows(is_labelled=is_labelled)
+    model, head = MODELS[name]().to(DEVICE, dtype), find_head(name)
+    rows = make_rows()
 
-    singly = compute_singly(model, rows, is_labelled=is_labelled)
-    packed = compute_packed(model, rows, is_labelled=is_labelled)
+    singly = compute_singly(model, rows, head)
+    packed = compute_packed(model, rows, head)
 
     assert packed[0] == pytest.approx(singly[0], rel=limit)
     assert measure_error(packed[2], singly[2]) < limit

@@ -19,7 +19,7 @@ from finetune_trainer.batches import dataset as row_files
 from finetune_trainer.batches import packed_attention
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
-from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.tasks.next_tokens import NextTokensHead
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import trainer as loop
 
@@ -41,13 +41,12 @@ class Recorder(transformers.TrainerCallback):
 
 def build_evaluator(tokens: int = 64, *, is_packed: bool) -> Evaluator:
     """Return what puts rows through a language model in micro-batches of so many tokens."""
-    objective = build_objective("AutoModelForCausalLM", False)
-    return Evaluator(objective, 0, 1, tokens, torch.device("cpu"), False, is_packed)
+    return Evaluator(NextTokensHead(), 1, tokens, torch.device("cpu"), False, is_packed)
 
 
 def packing(model: Any, is_packed: bool) -> contextlib.AbstractContextManager[None]:
     """Let a language model take packed rows, or leave it as it is."""
-    return packed_attention.packed(model, is_labelled=False) if is_packed else contextlib.nullcontext()
+    return packed_attention.packed(model) if is_packed else contextlib.nullcontext()
 
 
 def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scratch: Path) -> dict[str, Any]:

@@ -7,10 +7,13 @@ import numpy as np
 import torch
 import transformers
 
-from finetune_trainer.batches import collate, packed_attention
-from finetune_trainer.losses import parts as loss
+from finetune_trainer.batches import collate
+from finetune_trainer.losses import rows as row_loss
+from finetune_trainer.losses import tokens as token_loss
 from finetune_trainer.losses.parts import LossParts
-from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.tasks import TaskHead
+from finetune_trainer.tasks.next_tokens import NextTokensHead
+from finetune_trainer.tasks.sequence_classification.head import SequenceClassificationHead
 
 LENGTHS = (5, 17, 1, 9, 30)
 VOCABULARY = 120
@@ -50,13 +53,19 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
-def make_rows(*, is_labelled: bool) -> list[dict[str, Any]]:
+def find_head(name: str) -> TaskHead:
+    """Return the head of the task that a model of `MODELS` is for."""
+    return SequenceClassificationHead(["a", "b", "c"]) if name == "bert" else NextTokensHead()
+
+
+def make_rows() -> list[dict[str, Any]]:
+    """Make rows with what each task learns of them."""
     generator = np.random.default_rng(5)
     rows: list[dict[str, Any]] = []
     for number, length in enumerate(LENGTHS):
         ids = generator.integers(0, VOCABULARY, length)
         labels = np.where(generator.random(length) < 0.7, ids, -100)
-        rows.append({"input_ids": ids, "label": number % 3} if is_labelled else {"input_ids": ids, "labels": labels})
+        rows.append({"input_ids": ids, "label": number % 3, "labels": labels})
     return rows
 
 
@@ -75,23 +84,24 @@ def compute(model: Any, batches: list[collate.Batch], run: Callable[[Any, collat
     return total, num_correct, gradients
 
 
-def compute_singly(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool) -> Figures:
+def compute_singly(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> Figures:
     """Give the model one row at a time as anybody would, and take the loss from its whole logits."""
 
     def run(model: Any, batch: collate.Batch) -> LossParts:
         logits = model(batch["input_ids"]).logits
-        return (loss.compute_row_loss if is_labelled else loss.compute_token_loss)(logits, batch["labels"])
+        is_language = isinstance(head, NextTokensHead)
+        return (token_loss.compute_token_loss if is_language else row_loss.compute_row_loss)(logits, batch["labels"])
 
-    return compute(model, [collate.collate_padded([row], 0) for row in rows], run)
+    return compute(model, [head.collate([row], 0, is_packed=False) for row in rows], run)
 
 
-def compute_packed(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool) -> Figures:
-    objective = build_objective("", is_labelled)
-    with packed_attention.packed(model, is_labelled=is_labelled):
+def compute_packed(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> Figures:
+    """Give the model all rows packed into one, as the task's head does."""
+    with head.packing(model):
         return compute(
             model,
-            [collate.collate_packed(rows)],
-            lambda model, batch: objective.compute(model, batch, is_autocast=False),
+            [head.collate(rows, 0, is_packed=True)],
+            lambda model, batch: head.compute_loss(model, batch, is_autocast=False),
         )
 
 
@@ -101,28 +111,23 @@ def measure_error(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor])
     return max(float((left[name] - right[name]).abs().max() / right[name].abs().max().clamp_min(1e-6)) for name in left)
 
 
-def has_labels(name: str) -> bool:
-    """Tell whether a model of `MODELS` is a classifier."""
-    return name == "bert"
-
-
-def compute_other_rows(model: Any, *, is_labelled: bool) -> tuple[torch.Tensor, torch.Tensor, bool]:
+def compute_other_rows(model: Any, head: TaskHead) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Pack the rows twice, the second time with another first row.
 
     Returns:
         What the model says of all rows but the first, both times; and whether it says something else of the first.
     """
-    rows = make_rows(is_labelled=is_labelled)
+    rows = make_rows()
     changed = [{**rows[0], "input_ids": (rows[0]["input_ids"] + 1) % VOCABULARY}, *rows[1:]]
-    before, after = (_compute_logits(model, given, is_labelled=is_labelled) for given in (rows, changed))
-    border = 1 if is_labelled else LENGTHS[0]
+    before, after = (_compute_logits(model, given, head) for given in (rows, changed))
+    border = LENGTHS[0] if isinstance(head, NextTokensHead) else 1
     return before[border:], after[border:], not torch.equal(before[:border], after[:border])
 
 
-def _compute_logits(model: Any, rows: list[dict[str, Any]], *, is_labelled: bool) -> torch.Tensor:
-    batch = _move(collate.collate_packed(rows), model)
+def _compute_logits(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> torch.Tensor:
+    batch = _move(head.collate(rows, 0, is_packed=True), model)
     batch.pop("labels")
-    with packed_attention.packed(model, is_labelled=is_labelled), torch.no_grad():
+    with head.packing(model), torch.no_grad():
         logits: torch.Tensor = model(**batch).logits
     return logits.reshape(-1, logits.shape[-1])
 

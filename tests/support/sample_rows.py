@@ -9,7 +9,7 @@ from finetune_trainer.data.samples import Part, Sample
 def make_samples(texts: Sequence[str], labels: Sequence[str] | None = None) -> list[Sample]:
     """Return the samples of `t.jsonl`, a line each."""
     return [
-        Sample(row, f"t.jsonl line {row + 1}", (Part("text", text),), labels[row] if labels else "")
+        Sample(row, f"t.jsonl line {row + 1}", (Part("text", text),), (labels[row],) if labels else ())
         for row, text in enumerate(texts)
     ]
 

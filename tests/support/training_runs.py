@@ -28,9 +28,11 @@ from finetune_api import artifacts
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, RunManifest
 from finetune_api.kinds.finetunejob.status import DataStatus
 from finetune_api.run import RunConfig, TerminationMessage
+from finetune_api.tasks import TASKS
+from finetune_trainer import tasks
 from finetune_trainer.model import files as model_files
-from finetune_trainer.planning import plan
 from finetune_trainer.storage import open_store
+from finetune_trainer.tasks import TaskRows
 
 BUCKET = "runs"
 GGUF_FILE = "tiny.gguf"
@@ -137,7 +139,7 @@ class RunBench:
             files.append(
                 FileEntry(path=f"{split}.parquet", size=len(content), sha256=hashlib.sha256(content).hexdigest())
             )
-        is_labelled = task == "SequenceClassification"
+        task_rows = tasks.find_rows(config.spec.task)
         manifest = PreparedManifest(
             uid=config.job.uid,
             attempt=1,
@@ -149,15 +151,15 @@ class RunBench:
                 validation_rows=counts.get("validation", 0),
                 test_rows=counts.get("test", 0),
             ),
-            labels=list(LABELS) if is_labelled else [],
+            labels=list(LABELS) if task_rows.HAS_OWN_HEAD else [],
             resolved={
-                "packing": self._decide_packing(model, is_labelled=is_labelled),
+                "packing": self._decide_packing(model, task_rows),
                 "microBatchTokens": "64",
                 "learningRate": "1e-3",
                 "epochs": "1",
                 "totalSteps": "4",
                 "precision": "Auto",
-                "bestMetric": "accuracy" if is_labelled else "loss",
+                "bestMetric": TASKS[config.spec.task].default_metric,
                 **(resolved or {}),
             },
         )
@@ -172,10 +174,10 @@ class RunBench:
             prepared={"attempt": 1, "sha256": hashlib.sha256(content).hexdigest()},
         )
 
-    def _decide_packing(self, model: str, *, is_labelled: bool) -> str:
+    def _decide_packing(self, model: str, task: TaskRows) -> str:
         plain = "decoder" if model == "gguf" else model
         facts = json.loads((self.get_model_folder(plain) / "config.json").read_text())
-        return "true" if plan.is_packable(facts["model_type"], is_labelled=is_labelled) else "false"
+        return "true" if task.is_packable(facts["model_type"]) else "false"
 
     def _put(self, address: artifacts.S3Address, content: bytes) -> None:
         self.client.put_object(Bucket=address.bucket, Key=address.key, Body=content)

@@ -16,6 +16,7 @@ import transformers
 
 from finetune_api.errors import ConfigError, FineTuneError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_trainer import tasks
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model.facts import ModelFacts
 
@@ -232,7 +233,7 @@ def test_without_a_head_the_labels_keep_their_order(encoder_folder: Path) -> Non
 def test_tasks_that_fit() -> None:
     def fitting(model_type: str, is_decoder: bool = False) -> list[Task]:
         facts = ModelFacts(model_type, 1, "F32", {}, 1, 1, 1, 1, None, is_decoder)
-        return base_model.find_tasks(facts)
+        return tasks.find_fitting_tasks(facts)
 
     language = [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
     assert fitting("llama") == [Task.SEQUENCE_CLASSIFICATION, *language]
@@ -262,6 +263,7 @@ def test_experts_are_not_linear_layers_and_are_not_quantized(encoder_folder: Pat
             dataclasses.replace(facts, vocabulary_size=len(tokenizer)),
             tokenizer,
             make_spec(method={"quantization": "NF4"}),
+            tasks.find_fitting_tasks(facts),
         )
 
 
@@ -278,9 +280,9 @@ def test_what_does_not_fit_the_model_is_refused(
 ) -> None:
     facts = base_model.load_facts(encoder_folder, None, SOURCE)
     tokenizer = base_model.load_tokenizer(encoder_folder, None, SOURCE)
-    base_model.check_fit(facts, tokenizer, make_spec())
+    base_model.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
     with pytest.raises(want_class) as caught:
-        base_model.check_fit(facts, tokenizer, make_spec(**changes))
+        base_model.check_fit(facts, tokenizer, make_spec(**changes), tasks.find_fitting_tasks(facts))
     assert want in caught.value.message
     assert caught.value.remedy
 
@@ -290,7 +292,7 @@ def test_a_tokenizer_of_another_model_is_refused(encoder_folder: Path, decoder_f
     tokenizer = base_model.load_tokenizer(decoder_folder, None, SOURCE)
     assert len(tokenizer) > facts.vocabulary_size
     with pytest.raises(ModelError, match="must not know more tokens than the model"):
-        base_model.check_fit(facts, tokenizer, make_spec())
+        base_model.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
 
 
 TARGETS = [

@@ -42,6 +42,7 @@ import sys
 from pathlib import Path
 from finetune_api.kinds.finetunejob.spec import ModelSource
 from finetune_trainer.model import facts as base_model
+from finetune_trainer import tasks
 from finetune_trainer.pod import imports
 
 source = ModelSource(uri="s3://models/encoder/")
@@ -49,7 +50,7 @@ imports.leave_out(["torch"])
 from finetune_trainer.stages import prepare
 facts = base_model.load_facts(Path(sys.argv[1]), None, source)
 tokenizer = base_model.load_tokenizer(Path(sys.argv[1]), None, source)
-print(base_model.find_tasks(facts), tokenizer("a film")["input_ids"][:1], sys.modules["torch"])
+print(tasks.find_fitting_tasks(facts), tokenizer("a film")["input_ids"][:1], sys.modules["torch"])
 """
 
 

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from finetune_api.errors import Diverged, Interrupted
 from finetune_api.kinds.finetunejob.spec import Precision
-from finetune_trainer import signals
-from finetune_trainer.batches import collate, dataset
-from finetune_trainer.losses import parts
+from finetune_trainer import signals, tasks
+from finetune_trainer.batches import dataset
+from finetune_trainer.losses import tokens
 from finetune_trainer.model import load
 from finetune_trainer.planning.plan import Plan
-from finetune_trainer.tasks.objective import build_objective
+from finetune_trainer.tasks.next_tokens import NextTokensHead
 from finetune_trainer.training import trainer as loop
 from finetune_trainer.training.trainer import BestWeights
 
@@ -89,25 +89,25 @@ def test_at_least_one_step_has_its_learning_rate(tmp_path: Path, fraction: str, 
 
 def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder: Path) -> None:
     config = training_runs.build_config("CausalLM", "decoder", {}, {"method": {"kind": "LoRA", "quantization": "NF4"}})
-    objective = build_objective("AutoModelForCausalLM", False)
+    task, head = tasks.find_rows(config.spec.task), NextTokensHead()
     device = torch.device("cpu")
     torch.manual_seed(0)
     loaded = load.load_base(
         folder / "decoder",
         config.spec,
-        objective=objective,
+        task=task,
         labels=[],
         precision=Precision.FLOAT32,
         device=device,
     )
-    tuned = load.apply_method(loaded, config.spec, objective).train()
+    tuned = load.apply_method(loaded, config.spec, task).train()
     split = dataset.load_rows(folder / "rows.parquet")
-    batch = collate.collate_padded([split[0], split[1]], 1)
+    batch = head.collate([split[0], split[1]], 1, is_packed=False)
 
     def compute() -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
         tuned.zero_grad()
-        objective.compute(tuned, batch, is_autocast=False).total.backward()
+        head.compute_loss(tuned, batch, is_autocast=False).total.backward()
         return {name: item.grad.clone() for name, item in tuned.named_parameters() if item.grad is not None}
 
     before = compute()
@@ -121,13 +121,15 @@ def test_a_model_whose_pad_token_is_its_stop_token_learns_to_stop(folder: Path) 
     tuned = transformers.AutoModelForCausalLM.from_pretrained(folder / "decoder", dtype=torch.float32)
     stop = tuned.config.eos_token_id
     short, long = [10, 20, 30, stop], [11, 21, 31, 41, 51, 61, stop]
-    batch = collate.collate_padded([{"input_ids": row, "labels": row} for row in (short, long)], stop)
+    batch = NextTokensHead().collate(
+        [{"input_ids": row, "labels": row} for row in (short, long)], stop, is_packed=False
+    )
     assert batch["input_ids"][0].tolist() == [*short, stop, stop, stop]
     assert batch["labels"][0].tolist() == [-100, *short[1:], -100, -100, -100]
     labels, optimizer = batch.pop("labels"), torch.optim.AdamW(tuned.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        parts.compute_token_loss(tuned(**batch).logits, labels).total.backward()
+        tokens.compute_token_loss(tuned(**batch).logits, labels).total.backward()
         optimizer.step()
 
     answer = tuned.eval().generate(torch.tensor([[10, 20]]), max_new_tokens=8, do_sample=False, pad_token_id=stop)

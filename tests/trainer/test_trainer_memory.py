@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Task
+from finetune_trainer import tasks
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import choices, memory
+from finetune_trainer.tasks import TaskRows
 
 GIB = 2**30
+LANGUAGE = tasks.find_rows(Task.CAUSAL_LM)
+CLASSIFIER = tasks.find_rows(Task.SEQUENCE_CLASSIFICATION)
 
 
 def make_llama_8b() -> ModelFacts:
@@ -58,19 +62,19 @@ WEIGHTS = [
 @pytest.mark.parametrize(("quantization", "low", "high"), WEIGHTS)
 def test_frozen_weights_of_an_8b_model(quantization: str, low: float, high: float) -> None:
     spec = make_spec(method=lora(16, ["all-linear"], quantization))
-    assert low < memory.predict_peak(make_llama_8b(), spec, 128, is_labelled=False).weights / GIB < high
+    assert low < memory.predict_peak(make_llama_8b(), spec, LANGUAGE, 128).weights / GIB < high
 
 
 def test_full_training_keeps_weights_gradients_and_moments_in_float32() -> None:
     facts = make_llama_8b()
-    found = memory.predict_peak(facts, make_spec(method={"kind": "Full"}), 1, is_labelled=False)
+    found = memory.predict_peak(facts, make_spec(method={"kind": "Full"}), LANGUAGE, 1)
     assert (found.weights, found.training) == (4 * facts.num_parameters, 12 * facts.num_parameters)
 
 
 def test_activations_grow_with_tokens_at_the_known_rate() -> None:
     # trainer.md: 5 to 6 MB per token without recomputation for this shape.
-    one = memory.predict_peak(make_llama_8b(), make_spec(), 4096, is_labelled=False)
-    four = memory.predict_peak(make_llama_8b(), make_spec(), 4 * 4096, is_labelled=False)
+    one = memory.predict_peak(make_llama_8b(), make_spec(), LANGUAGE, 4096)
+    four = memory.predict_peak(make_llama_8b(), make_spec(), LANGUAGE, 4 * 4096)
     assert 5 < one.activations / 4096 / 1e6 < 6.5
     assert four.activations == 4 * one.activations
     assert four.peak > one.peak
@@ -91,7 +95,7 @@ def test_the_examples_are_predicted_within_15_percent(
     sides = {"encoder.dense": (num_linear // 384, 384)}
     facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, 512, False)
     spec = make_spec(task="SequenceClassification", method=method, resources={"gpus": 0})
-    found = memory.predict_peak(facts, spec, 16 * longest, is_labelled=True).peak / GIB
+    found = memory.predict_peak(facts, spec, CLASSIFIER, 16 * longest).peak / GIB
     assert want_gib * 0.85 < found < want_gib * 1.15
 
 
@@ -104,24 +108,24 @@ def test_a_language_model_is_predicted_within_15_percent() -> None:
     method = lora(8, ["q_proj", "k_proj", "v_proj", "o_proj"])
     spec = make_spec(task="InstructionTuning", method=method, resources={"gpus": 0}, training={"batchSize": 8})
     # SmolLM2 on dictionary entries, batches of 8, the longest row of 103 tokens; measured 2.4 GiB.
-    tokens, prediction = memory.plan_micro_batch(facts, spec, 103, 16 * GIB, is_labelled=False)
+    tokens, prediction = memory.plan_micro_batch(facts, spec, LANGUAGE, 103, 16 * GIB)
     assert tokens == 8 * 103
     assert 2.4 * 0.85 < prediction.peak / GIB < 2.4 * 1.15
 
 
 LOGITS = [
-    pytest.param("llama", False, {"gpus": 1}, 3 * 512 * 2**20, id="a few chunks where they are never there whole"),
-    pytest.param("llama", False, {"gpus": 0}, 3 * 64 * 2**20, id="smaller chunks on a CPU"),
-    pytest.param("gemma2", False, {"gpus": 1}, 8192 * 128_256 * 10, id="all of them where they are capped"),
-    pytest.param("llama", True, {"gpus": 1}, 0, id="next to none for a classifier"),
+    pytest.param("llama", LANGUAGE, {"gpus": 1}, 3 * 512 * 2**20, id="a few chunks where they are never there whole"),
+    pytest.param("llama", LANGUAGE, {"gpus": 0}, 3 * 64 * 2**20, id="smaller chunks on a CPU"),
+    pytest.param("gemma2", LANGUAGE, {"gpus": 1}, 8192 * 128_256 * 10, id="all of them where they are capped"),
+    pytest.param("llama", CLASSIFIER, {"gpus": 1}, 0, id="next to none for a classifier"),
 ]
 
 
-@pytest.mark.parametrize(("architecture", "is_labelled", "resources", "want"), LOGITS)
-def test_logits_of_a_micro_batch(architecture: str, is_labelled: bool, resources: dict[str, Any], want: int) -> None:
+@pytest.mark.parametrize(("architecture", "task", "resources", "want"), LOGITS)
+def test_logits_of_a_micro_batch(architecture: str, task: TaskRows, resources: dict[str, Any], want: int) -> None:
     facts = dataclasses.replace(make_llama_8b(), model_type=architecture)
-    found = memory.predict_peak(facts, make_spec(resources=resources), 8192, is_labelled=is_labelled)
-    assert found.logits == want
+    found = memory.predict_peak(facts, make_spec(resources=resources), task, 8192)
+    assert found.outputs == want
 
 
 MICRO_BATCHES = [
@@ -142,9 +146,9 @@ def test_a_micro_batch_has_as_many_tokens_as_help_and_fit(
 ) -> None:
     spec = make_spec(resources=resources)
     available = None if gib is None else gib * GIB
-    found, prediction = memory.plan_micro_batch(make_llama_8b(), spec, longest, available, is_labelled=False)
+    found, prediction = memory.plan_micro_batch(make_llama_8b(), spec, LANGUAGE, longest, available)
     assert found == want
-    assert prediction == memory.predict_peak(make_llama_8b(), spec, want, is_labelled=False)
+    assert prediction == memory.predict_peak(make_llama_8b(), spec, LANGUAGE, want)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_automatic_epochs(num_rows: int, want: int) -> None:
 
 
 def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
-    found = choices.build_choices(make_spec(), 1000, 2048, is_labelled=False, is_packed=True)
+    found = choices.build_choices(make_spec(), 1000, 2048, is_packed=True)
     assert found == {
         "packing": "true",
         "microBatchTokens": "2048",
@@ -172,7 +176,7 @@ def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
 def test_what_the_spec_says_is_kept() -> None:
     training = {"maxSteps": 50, "learningRate": "1e-3", "seed": 5}
     spec = make_spec(training=training, evaluation={"bestMetric": "perplexity"}, resources={"gpus": 0})
-    found = choices.build_choices(spec, 100, 512, is_labelled=True, is_packed=False)
+    found = choices.build_choices(spec, 100, 512, is_packed=False)
     assert found == {
         "packing": "false",
         "microBatchTokens": "512",
@@ -187,4 +191,4 @@ def test_what_the_spec_says_is_kept() -> None:
 
 def test_a_part_of_an_epoch_is_at_least_one_step() -> None:
     spec = make_spec(training={"epochs": "0.01"})
-    assert choices.build_choices(spec, 20, 512, is_labelled=True, is_packed=True)["totalSteps"] == "1"
+    assert choices.build_choices(spec, 20, 512, is_packed=True)["totalSteps"] == "1"

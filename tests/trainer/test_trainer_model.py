@@ -12,14 +12,15 @@ import transformers
 from training_runs import build_config
 
 from finetune_api.errors import ConfigError, ModelError
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision, Task
+from finetune_trainer import tasks
 from finetune_trainer.model import load as model
 from finetune_trainer.model.load import LoadedModel
-from finetune_trainer.tasks.objective import Objective, build_objective
+from finetune_trainer.tasks import TaskRows
 
 CPU = torch.device("cpu")
-CLASSIFIER = build_objective("AutoModelForSequenceClassification", True)
-LANGUAGE = build_objective("AutoModelForCausalLM", False)
+CLASSIFIER = tasks.find_rows(Task.SEQUENCE_CLASSIFICATION)
+LANGUAGE = tasks.find_rows(Task.CAUSAL_LM)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,9 @@ def build_spec(**method: Any) -> FineTuneJobSpec:
     return build_config("CausalLM", "decoder", {}, {"method": method}).spec
 
 
-def load(folder: Path, spec: FineTuneJobSpec, objective: Objective, precision: str = "Float32") -> LoadedModel:
-    labels = ["a", "b", "c"] if objective.has_labels else []
-    return model.load_base(folder, spec, objective=objective, labels=labels, precision=Precision(precision), device=CPU)
+def load(folder: Path, spec: FineTuneJobSpec, task: TaskRows, precision: str = "Float32") -> LoadedModel:
+    labels = ["a", "b", "c"] if task.HAS_OWN_HEAD else []
+    return model.load_base(folder, spec, task=task, labels=labels, precision=Precision(precision), device=CPU)
 
 
 def list_trained(tuned: Any) -> list[str]:
@@ -121,11 +122,11 @@ DTYPES = [
 ]
 
 
-@pytest.mark.parametrize(("objective", "method", "precision", "want_dtype", "want_autocast"), DTYPES)
+@pytest.mark.parametrize(("task", "method", "precision", "want_dtype", "want_autocast"), DTYPES)
 def test_trained_base_weights_stay_in_float32(
     folder: Path,
     *,
-    objective: Objective,
+    task: TaskRows,
     method: dict[str, Any],
     precision: str,
     want_dtype: str,
@@ -133,11 +134,11 @@ def test_trained_base_weights_stay_in_float32(
 ) -> None:
     spec = build_spec(**method)
 
-    tuned = model.apply_method(load(folder / "decoder", spec, objective, precision), spec, objective)
+    tuned = model.apply_method(load(folder / "decoder", spec, task, precision), spec, task)
 
     assert str(next(iter(tuned.parameters())).dtype) == f"torch.{want_dtype}"
     assert {item.dtype for item in tuned.parameters() if item.requires_grad} == {torch.float32}
-    assert model.is_autocast(spec, Precision(precision), objective) is want_autocast
+    assert model.is_autocast(spec, Precision(precision), task) is want_autocast
 
 
 def test_auto_precision_on_a_cpu_is_float32() -> None:

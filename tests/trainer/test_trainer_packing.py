@@ -9,23 +9,23 @@ from packed_models import (
     compute_other_rows,
     compute_packed,
     compute_singly,
-    has_labels,
+    find_head,
     make_rows,
     measure_error,
 )
 from torch import nn
 
-from finetune_trainer.batches import collate, packed_attention
+from finetune_trainer.batches import packed_attention
 from finetune_trainer.planning import plan
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_packed_row_gives_the_loss_and_gradients_of_its_rows_one_by_one(name: str) -> None:
-    model, is_labelled = MODELS[name](), has_labels(name)
-    rows = make_rows(is_labelled=is_labelled)
+    model, head = MODELS[name](), find_head(name)
+    rows = make_rows()
 
-    singly = compute_singly(model, rows, is_labelled=is_labelled)
-    packed = compute_packed(model, rows, is_labelled=is_labelled)
+    singly = compute_singly(model, rows, head)
+    packed = compute_packed(model, rows, head)
 
     assert packed[0] == pytest.approx(singly[0], rel=1e-5)
     assert packed[1] == singly[1]
@@ -34,7 +34,7 @@ def test_a_packed_row_gives_the_loss_and_gradients_of_its_rows_one_by_one(name: 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_token_of_a_packed_row_sees_another_row(name: str) -> None:
-    before, after, is_first_changed = compute_other_rows(MODELS[name]().eval(), is_labelled=has_labels(name))
+    before, after, is_first_changed = compute_other_rows(MODELS[name]().eval(), find_head(name))
 
     assert torch.equal(before, after)
     assert is_first_changed
@@ -46,9 +46,9 @@ def test_every_architecture_that_is_packed_has_been_compared() -> None:
 
 def test_a_model_is_left_as_it_was() -> None:
     model = MODELS["bert"]()
-    with packed_attention.packed(model, is_labelled=True):
+    with packed_attention.packed(model, reads_first_tokens=True):
         assert model.config._attn_implementation == packed_attention.PACKED
-    batch = collate.collate_padded(make_rows(is_labelled=True), 0)
+    batch = find_head("bert").collate(make_rows(), 0, is_packed=False)
     labels = batch.pop("labels")
 
     assert model.config._attn_implementation == "sdpa"

@@ -41,12 +41,13 @@ def talk(*parts: tuple[str, str]) -> Sample:
 
 def learned(row: TokenizedRow, tokenizer: Any) -> list[str]:
     """Return the stretches that are learned, as text."""
-    assert row.labels is not None
     assert [
-        token for token, label in zip(row.input_ids, row.labels, strict=True) if label not in (token, IGNORED)
+        token
+        for token, label in zip(row.lists["input_ids"], row.lists["labels"], strict=True)
+        if label not in (token, IGNORED)
     ] == []
     stretches: list[list[int]] = [[]]
-    for token, label in zip(row.input_ids, row.labels, strict=True):
+    for token, label in zip(row.lists["input_ids"], row.lists["labels"], strict=True):
         if label == IGNORED:
             stretches.append([])
         else:
@@ -74,11 +75,11 @@ def test_texts_are_encoded_whole_as_a_call_of_the_tokenizer_would(
 def test_every_task_that_a_spec_may_name_is_registered() -> None:
     from finetune_api.tasks import TASKS
 
-    assert set(tasks.TASKS) == set(TASKS)
+    assert len(TASKS) == 3
     for task, facts in TASKS.items():
-        roles = {role for shape in tasks.find_task(task).SHAPES for role in shape.roles}
+        roles = {role for shape in tasks.find_rows(task).SHAPES for role in shape.roles}
         assert roles == set(facts.roles)
-    assert tasks.find_task(Task.CAUSAL_LM).MODEL_CLASS == "AutoModelForCausalLM"
+    assert tasks.find_rows(Task.CAUSAL_LM).MODEL_CLASS == "AutoModelForCausalLM"
 
 
 # Rows.
@@ -102,7 +103,7 @@ BAD_ROWS = [
 
 @pytest.mark.parametrize(("task", "columns", "values", "want"), BAD_ROWS)
 def test_everything_wrong_with_a_row_is_found(
-    task: tasks.TaskData, columns: dict[str, str], values: dict[str, object], want: list[str]
+    task: tasks.TaskRows, columns: dict[str, str], values: dict[str, object], want: list[str]
 ) -> None:
     findings = Findings()
     assert task.parse_sample(4, Record("t.jsonl line 5", values), columns, findings) is None
@@ -123,24 +124,23 @@ def test_an_input_stands_below_its_instruction(extra: str | None, want: str) -> 
 
 def test_classification_rows_are_cut_counted_and_labelled(encoder: Any) -> None:
     samples = [
-        Sample(0, "p", (Part("text", "a dull plot"),), "neg"),
-        Sample(1, "p", (Part("text", "plot " * 50),), "pos"),
+        Sample(0, "p", (Part("text", "a dull plot"),), ("neg",)),
+        Sample(1, "p", (Part("text", "plot " * 50),), ("pos",)),
     ]
     short, long = sequence_classification.tokenize_batch(samples, encoder, 16, {"neg": 0, "pos": 1})
-    assert encoder.decode(short.input_ids) == "[CLS] a dull plot [SEP]"
-    assert (short.label, short.is_truncated, short.labels, short.token_type_ids) == (0, False, None, None)
-    assert (long.label, long.is_truncated, len(long.input_ids)) == (1, True, 16)
-    assert long.input_ids[-1] == encoder.sep_token_id
+    assert encoder.decode(short.lists["input_ids"]) == "[CLS] a dull plot [SEP]"
+    assert (short.numbers, short.is_truncated, list(short.lists)) == ({"label": 0}, False, ["input_ids"])
+    assert (long.numbers["label"], long.is_truncated, len(long.lists["input_ids"])) == (1, True, 16)
+    assert long.lists["input_ids"][-1] == encoder.sep_token_id
 
 
 def test_pairs_carry_token_types(encoder: Any) -> None:
-    sample = Sample(0, "p", (Part("text", "a dull plot"), Part("textPair", "poor acting")), "x")
+    sample = Sample(0, "p", (Part("text", "a dull plot"), Part("textPair", "poor acting")), ("x",))
     (row,) = sequence_classification.tokenize_batch([sample], encoder, 64, {"x": 7})
-    assert encoder.decode(row.input_ids) == "[CLS] a dull plot [SEP] poor acting [SEP]"
-    assert row.token_type_ids is not None
-    first = row.input_ids.index(encoder.sep_token_id) + 1
-    assert row.token_type_ids == [0] * first + [1] * (len(row.input_ids) - first)
-    assert row.label == 7
+    assert encoder.decode(row.lists["input_ids"]) == "[CLS] a dull plot [SEP] poor acting [SEP]"
+    first = row.lists["input_ids"].index(encoder.sep_token_id) + 1
+    assert row.lists["token_type_ids"] == [0] * first + [1] * (len(row.lists["input_ids"]) - first)
+    assert row.numbers == {"label": 7}
 
 
 # CausalLM.
@@ -148,10 +148,14 @@ def test_pairs_carry_token_types(encoder: Any) -> None:
 
 def test_plain_text_is_learned_whole_with_its_end(decoder: Any) -> None:
     (row,) = causal_lm.tokenize_batch([talk(("text", "the old man"))], decoder, 100, {})
-    assert decoder.decode(row.input_ids) == "the old man<|im_end|>"
-    assert row.labels == row.input_ids
+    assert decoder.decode(row.lists["input_ids"]) == "the old man<|im_end|>"
+    assert row.lists["labels"] == row.lists["input_ids"]
     (cut,) = causal_lm.tokenize_batch([talk(("text", "the old man and his dog"))], decoder, 4, {})
-    assert (len(cut.input_ids), cut.is_truncated, cut.input_ids[-1] == decoder.eos_token_id) == (4, True, False)
+    assert (len(cut.lists["input_ids"]), cut.is_truncated, cut.lists["input_ids"][-1] == decoder.eos_token_id) == (
+        4,
+        True,
+        False,
+    )
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(decoder: Any) -> None:
@@ -166,14 +170,13 @@ def test_a_tokenizer_without_an_end_token_is_refused(decoder: Any) -> None:
 
 def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(decoder: Any) -> None:
     row = tokenize(talk(("user", "define house"), ("assistant", "a building")), decoder)
-    assert decoder.decode(row.input_ids) == (
+    assert decoder.decode(row.lists["input_ids"]) == (
         "<|im_start|>user\ndefine house<|im_end|>\n<|im_start|>assistant\na building<|im_end|>\n"
     )
     assert learned(row, decoder) == ["a building<|im_end|>"]
     # The stop token is the pad token here, and it stands three times in the row: learned once.
     assert decoder.pad_token_id == decoder.eos_token_id
-    assert row.labels is not None
-    assert row.labels.count(decoder.eos_token_id) == 1
+    assert row.lists["labels"].count(decoder.eos_token_id) == 1
 
 
 def test_of_a_conversation_every_answer_is_learned(decoder: Any) -> None:
@@ -190,10 +193,9 @@ def test_the_learned_tokens_follow_the_prompt_as_generation_sees_it(decoder: Any
         [{"role": "user", "content": "define house"}], tokenize=False, add_generation_prompt=True
     )
     ids = decoder(prompt, add_special_tokens=False)["input_ids"]
-    assert row.input_ids[: len(ids)] == ids
-    assert row.labels is not None
-    assert row.labels[: len(ids)] == [IGNORED] * len(ids)
-    assert row.labels[len(ids)] == row.input_ids[len(ids)]
+    assert row.lists["input_ids"][: len(ids)] == ids
+    assert row.lists["labels"][: len(ids)] == [IGNORED] * len(ids)
+    assert row.lists["labels"][len(ids)] == row.lists["input_ids"][len(ids)]
 
 
 def test_a_token_over_the_boundary_does_not_shift_the_mask(decoder: Any) -> None:
@@ -201,14 +203,14 @@ def test_a_token_over_the_boundary_does_not_shift_the_mask(decoder: Any) -> None
     # "the" is one token: cut after "t", the whole text would be tokenized otherwise than in use.
     assert len(decoder("the")["input_ids"]) == 1
     row = tokenize(talk(("user", "in t"), ("assistant", "he beginning")), decoder)
-    assert row.input_ids[: len(decoder("in t")["input_ids"])] == decoder("in t")["input_ids"]
+    assert row.lists["input_ids"][: len(decoder("in t")["input_ids"])] == decoder("in t")["input_ids"]
     assert learned(row, decoder) == ["he beginning<|im_end|>"]
 
 
 def test_without_a_template_prompt_and_answer_follow_each_other(decoder: Any) -> None:
     decoder.chat_template = None
     row = tokenize(talk(("user", "define house:"), ("assistant", " a building")), decoder)
-    assert decoder.decode(row.input_ids) == "define house: a building<|im_end|>"
+    assert decoder.decode(row.lists["input_ids"]) == "define house: a building<|im_end|>"
     assert learned(row, decoder) == [" a building<|im_end|>"]
     assert instruction_tuning.check_tokenizer(decoder, PROMPT) == {
         "chatTemplate": "none: prompt and answer as they are",
@@ -222,7 +224,7 @@ def test_a_template_that_ends_no_turn_gets_the_end_of_text(decoder: Any) -> None
         "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     row = tokenize(talk(("user", "define house"), ("assistant", "a building")), decoder)
-    assert decoder.decode(row.input_ids) == "user: define house\nassistant: a building<|im_end|>"
+    assert decoder.decode(row.lists["input_ids"]) == "user: define house\nassistant: a building<|im_end|>"
     assert learned(row, decoder) == ["a building<|im_end|>"]
 
 
@@ -234,7 +236,7 @@ def test_a_template_that_opens_a_block_of_reasoning_for_generation_only(decoder:
 
 def test_an_answer_cut_off_by_the_length_leaves_nothing_to_learn(decoder: Any) -> None:
     row = tokenize(talk(("user", "define house " * 20), ("assistant", "a building")), decoder, max_length=16)
-    assert (len(row.input_ids), row.labels, row.is_truncated) == (16, [IGNORED] * 16, True)
+    assert (len(row.lists["input_ids"]), row.lists["labels"], row.is_truncated) == (16, [IGNORED] * 16, True)
 
 
 def test_messages_without_a_chat_template_are_refused(decoder: Any) -> None:

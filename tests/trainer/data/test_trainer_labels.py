@@ -41,8 +41,8 @@ def test_a_text_column_taken_for_labels_is_refused() -> None:
 
 def test_an_unseen_label_is_named_with_the_nearest_known_one() -> None:
     findings = Findings()
-    sample = Sample(0, "t.jsonl line 1", (Part("text", "x"),), "positiv")
-    labels.add_unknown_label(sample, ["negative", "positive"], findings)
+    sample = Sample(0, "t.jsonl line 1", (Part("text", "x"),), ("positiv",))
+    labels.add_unknown_label(sample, "positiv", ["negative", "positive"], findings)
     assert findings.kept == [
         "t.jsonl line 1: label (positiv) must be one of the training rows' labels negative, positive;"
         " did you mean positive?"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -15,14 +14,18 @@ from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.samples import Sample, TokenizedRow
 
 SPLITS = ("train", "validation", "test")
+LANGUAGE = TokenizedRow({"input_ids": [1], "labels": [1]})
+PAIR = TokenizedRow({"input_ids": [1], "token_type_ids": [0]}, {"label": 0})
 
 
 def tokenize_letters(samples: Sequence[Sample]) -> list[TokenizedRow]:
     """Make a token of each letter, and learn all but the first."""
     return [
         TokenizedRow(
-            [ord(letter) for letter in sample.parts[0].text],
-            labels=[-100, *[1] * (len(sample.parts[0].text) - 1)],
+            {
+                "input_ids": [ord(letter) for letter in sample.parts[0].text],
+                "labels": [-100, *[1] * (len(sample.parts[0].text) - 1)],
+            },
             is_truncated=len(sample.parts[0].text) > 4,
         )
         for sample in samples
@@ -34,10 +37,11 @@ def save(
     samples: Iterable[tuple[str, Sample]],
     tokenize: tokenized_files.Tokenize = tokenize_letters,
     findings: Findings | None = None,
-    **schema: Any,
+    example: TokenizedRow = LANGUAGE,
 ) -> tuple[dict[str, tokenized_files.TokenCounts], dict[str, pyarrow.Table]]:
     """Write samples, and read the files."""
-    columns = tokenized_files.build_schema(**({"is_labelled": False, "is_pair": False} | schema))
+    targets = "labels" if "labels" in example.lists else "label"
+    columns = tokenized_files.build_columns(example, ("input_ids",), targets)
     counts = tokenized_files.save_splits(folder, samples, tokenize, columns, findings or Findings())
     return counts, {split: pyarrow.parquet.read_table(folder / f"{split}.parquet") for split in SPLITS}
 
@@ -64,19 +68,22 @@ def test_each_split_is_written_in_the_order_of_its_rows(tmp_path: Path) -> None:
 
 
 def test_splits_without_rows_have_files_too(tmp_path: Path) -> None:
-    counts, tables = save(tmp_path, [], is_labelled=True, is_pair=True)
+    counts, tables = save(tmp_path, [], example=PAIR)
     for split in SPLITS:
-        names = ["row", "input_ids", "label", "token_type_ids"]
+        names = ["row", "input_ids", "token_type_ids", "label"]
         assert (tables[split].num_rows, tables[split].column_names) == (0, names)
         assert counts[split].num_tokens == 0
 
 
 def test_labelled_pairs_have_a_label_and_token_types(tmp_path: Path) -> None:
     def tokenize(samples: Sequence[Sample]) -> list[TokenizedRow]:
-        return [TokenizedRow([1, 2, 3], label=sample.row, token_type_ids=[0, 1, 1]) for sample in samples]
+        return [
+            TokenizedRow({"input_ids": [1, 2, 3], "token_type_ids": [0, 1, 1]}, {"label": sample.row})
+            for sample in samples
+        ]
 
     samples = [("train", sample) for sample in make_samples(["a", "b"])]
-    counts, tables = save(tmp_path, samples, tokenize, is_labelled=True, is_pair=True)
+    counts, tables = save(tmp_path, samples, tokenize, example=PAIR)
     assert tables["train"].to_pylist() == [
         {"row": row, "input_ids": [1, 2, 3], "label": row, "token_type_ids": [0, 1, 1]} for row in range(2)
     ]
@@ -85,7 +92,7 @@ def test_labelled_pairs_have_a_label_and_token_types(tmp_path: Path) -> None:
 
 def test_tokens_that_are_their_own_labels_are_all_learned(tmp_path: Path) -> None:
     def tokenize(samples: Sequence[Sample]) -> list[TokenizedRow]:
-        return [TokenizedRow(ids := [5] * (sample.row + 1), labels=ids) for sample in samples]
+        return [TokenizedRow({"input_ids": (ids := [5] * (sample.row + 1)), "labels": ids}) for sample in samples]
 
     counts, tables = save(tmp_path, [("test", sample) for sample in make_samples(["a", "b"])], tokenize)
     assert tables["test"]["labels"].to_pylist() == tables["test"]["input_ids"].to_pylist() == [[5], [5, 5]]
@@ -114,7 +121,7 @@ def test_the_samples_in_memory_are_bounded_by_their_characters(tmp_path: Path) -
     def tokenize(samples: Sequence[Sample]) -> list[TokenizedRow]:
         nonlocal waiting
         waiting -= len(text) * len(samples)
-        return [TokenizedRow([1], labels=[1]) for _ in samples]
+        return [TokenizedRow({"input_ids": [1], "labels": [1]}) for _ in samples]
 
     save(tmp_path, draw(), tokenize)
     assert most <= 5 * 300_000

@@ -13,22 +13,22 @@ from typing import Any
 import numpy
 import torch
 
-from finetune_trainer.losses.parts import IGNORED
+from finetune_trainer.data.samples import IGNORED
 
 Batch = dict[str, Any]
 """What one forward pass takes, and `labels`."""
 
 
-def collate_rows(rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> Batch:
-    """Make one micro-batch, packed or padded."""
-    return collate_packed(rows) if is_packed else collate_padded(rows, pad_token_id)
+def collate_inputs(rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> Batch:
+    """Make what one forward pass takes of a micro-batch, packed or padded."""
+    return _pack_inputs(rows) if is_packed else _pad_inputs(rows, pad_token_id)
 
 
-def collate_padded(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batch:
+def _pad_inputs(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batch:
     """Pad rows on the right.
 
     Returns:
-        input_ids, attention_mask and, where the rows have them, token_type_ids: [N, T]; labels: [N] or [N, T].
+        input_ids, attention_mask and, where the rows have them, token_type_ids: [N, T].
     """
     batch = {
         "input_ids": _pad([row["input_ids"] for row in rows], pad_token_id),
@@ -36,19 +36,15 @@ def collate_padded(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batc
     }
     if "token_type_ids" in rows[0]:
         batch["token_type_ids"] = _pad([row["token_type_ids"] for row in rows], 0)
-    batch["labels"] = (
-        _pad([_mask_first(row["labels"]) for row in rows], IGNORED) if "labels" in rows[0] else _get_row_labels(rows)
-    )
     return batch
 
 
-def collate_packed(rows: Sequence[Mapping[str, Any]]) -> Batch:
+def _pack_inputs(rows: Sequence[Mapping[str, Any]]) -> Batch:
     """Lay rows one after another; `finetune_trainer.batches.packed_attention` keeps them apart.
 
     Returns:
         input_ids, position_ids (from 0 in each row) and, where the rows have them, token_type_ids: [1, T];
-        cu_seq_lens_q and _k: [N + 1] where each row begins, and the end; max_length_q and _k: the longest row;
-        labels: [N] or [1, T].
+        cu_seq_lens_q and _k: [N + 1] where each row begins, and the end; max_length_q and _k: the longest row.
     """
     lengths = [len(row["input_ids"]) for row in rows]
     starts = torch.tensor(numpy.cumsum([0, *lengths]), dtype=torch.int32)
@@ -62,10 +58,18 @@ def collate_packed(rows: Sequence[Mapping[str, Any]]) -> Batch:
     }
     if "token_type_ids" in rows[0]:
         batch["token_type_ids"] = _join([row["token_type_ids"] for row in rows])
-    batch["labels"] = (
-        _join([_mask_first(row["labels"]) for row in rows]) if "labels" in rows[0] else _get_row_labels(rows)
-    )
     return batch
+
+
+def collate_row_labels(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+    """Return the label of each row, [N]."""
+    return torch.tensor([int(row["label"]) for row in rows])
+
+
+def collate_token_labels(rows: Sequence[Mapping[str, Any]], *, is_packed: bool) -> torch.Tensor:
+    """Return the next tokens that are learned, [N, T] or packed [1, T]."""
+    labels = [_mask_first(row["labels"]) for row in rows]
+    return _join(labels) if is_packed else _pad(labels, IGNORED)
 
 
 def count_targets(batch: Batch) -> int:
@@ -76,10 +80,6 @@ def count_targets(batch: Batch) -> int:
 def count_tokens(batch: Batch) -> int:
     """Count the tokens of a micro-batch, padding left out."""
     return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
-
-
-def _get_row_labels(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-    return torch.tensor([int(row["label"]) for row in rows])
 
 
 def _mask_first(labels: Any) -> Any:

@@ -6,6 +6,7 @@ the ranks of a pod share them.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ class Rows:
 
     Args:
         folder: from `unpack_rows`.
+        tokens: columns whose tokens go through the model; a row is as long as all of them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tokens: Sequence[str] = ("input_ids",)) -> None:
         columns: dict[str, str] = json.loads((folder / _INDEX).read_text())
         self._columns = {
             name: (_map(folder / f"{name}.values", kind), _map_offsets(folder / f"{name}.offsets"))
@@ -33,8 +35,8 @@ class Rows:
         }
         self.sources: list[int] = _map(folder / f"{_ROW}.values", columns[_ROW]).tolist()
         """Index of each row in its source, from 0."""
-        offsets = self._columns["input_ids"][1]
-        self.lengths: list[int] = [] if offsets is None else numpy.diff(offsets).tolist()
+        offsets = [self._columns[name][1] for name in tokens if name in self._columns]
+        self.lengths: list[int] = numpy.sum([numpy.diff(ends) for ends in offsets], axis=0).tolist() if offsets else []
         """Tokens of each row."""
 
     def __len__(self) -> int:
@@ -52,19 +54,17 @@ def unpack_rows(parquet: Path) -> None:
     folder = _folder(parquet)
     folder.mkdir(parents=True, exist_ok=True)
     if not parquet.exists():
-        columns = {_ROW: "int64", "input_ids": "int32"}
-        for name in columns:
-            (folder / f"{name}.values").write_bytes(b"")
-        numpy.zeros(1, numpy.int64).tofile(folder / "input_ids.offsets")
+        columns = {_ROW: "int64"}
+        (folder / f"{_ROW}.values").write_bytes(b"")
     else:
         with pyarrow.parquet.ParquetFile(parquet) as file:
             columns = {field.name: _unpack_column(file, field, folder) for field in file.schema_arrow}
     (folder / _INDEX).write_text(json.dumps(columns))
 
 
-def load_rows(parquet: Path) -> Rows:
-    """Map one split that `unpack_rows` has unpacked."""
-    return Rows(_folder(parquet))
+def load_rows(parquet: Path, tokens: Sequence[str] = ("input_ids",)) -> Rows:
+    """Map one split that `unpack_rows` has unpacked; `tokens` as for `Rows`."""
+    return Rows(_folder(parquet), tokens)
 
 
 def _folder(parquet: Path) -> Path:

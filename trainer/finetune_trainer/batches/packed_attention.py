@@ -143,16 +143,18 @@ AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
 
 
 @contextlib.contextmanager
-def packed(model: Any, *, is_labelled: bool) -> Iterator[None]:
+def packed(model: Any, *, reads_first_tokens: bool = False) -> Iterator[None]:
     """Let a model take packed rows; afterwards it is as it was, ready to be published.
 
     Args:
         model: of an architecture `plan.is_packable` lists.
-        is_labelled: rows have one label each: the head then reads the first token of each row.
+        reads_first_tokens: what stands on the encoder reads the first token of each row, and no other.
     """
     base = unwrap.get_base(model)
     before = base.config._attn_implementation  # what set_attn_implementation takes; there is no public way to ask
-    hook = _find_encoder(base).register_forward_hook(_keep_first_tokens, with_kwargs=True) if is_labelled else None
+    hook = (
+        _find_encoder(base).register_forward_hook(_keep_first_tokens, with_kwargs=True) if reads_first_tokens else None
+    )
     base.set_attn_implementation(PACKED)
     try:
         yield

@@ -51,7 +51,9 @@ class Ledger:
         """Remember a row."""
         self._exact += digest_parts(sample)
         self._near += digest_text(sample)
-        self._labels.append(self._find_code(sample.label))
+        codes = [self._find_code(label) for label in sample.labels]
+        # Where words have labels, their row has none of its own.
+        self._labels.append(codes[0] if len(codes) == 1 else _OTHER)
         file, _, number = sample.place.rpartition(" ")
         if not self._files or self._files[-1][1] != file:
             self._files.append((len(self._numbers), file))
@@ -88,7 +90,7 @@ class Facts:
     near: NDArray[numpy.int32]
     """n group numbers: equal where the texts are but for blanks and case. Groups are numbered as they first appear."""
     labels: NDArray[numpy.int32]
-    """n indices into `label_names`; -1 for labels beyond those that are kept."""
+    """n indices into `label_names`; -1 for rows that have not one label, and for labels beyond those that are kept."""
     label_names: list[str]
     """In the order of their letters."""
     numbers: "array[int]"
@@ -108,8 +110,9 @@ class Facts:
 
     def count_labels(self, rows: Indices) -> dict[str, int]:
         """Count the rows of each label, by its name; rows without one are left out."""
-        counts = numpy.bincount(self.labels[rows], minlength=len(self.label_names)).tolist()
-        return {name: count for name, count in zip(self.label_names, counts, strict=True) if name and count}
+        found = self.labels[rows]
+        counts = numpy.bincount(found[found != _OTHER], minlength=len(self.label_names)).tolist()
+        return {name: count for name, count in zip(self.label_names, counts, strict=True) if count}
 
     def find_conflicts(self, rows: Indices) -> Indices:
         """Return those of the rows whose text stands there before with another label."""

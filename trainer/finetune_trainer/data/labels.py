@@ -55,10 +55,10 @@ def sort_labels(names: Sequence[str], count: int, source: str) -> list[str]:
         return sorted(names)
 
 
-def add_unknown_label(sample: "Sample", labels: Sequence[str], findings: Findings) -> None:
-    """Note a sample whose label the training rows don't have."""
+def add_unknown_label(sample: "Sample", label: str, labels: Sequence[str], findings: Findings) -> None:
+    """Note a label of a sample that the training rows don't have."""
     findings.add(
         sample.place,
-        f"label ({wording.show_value(sample.label)}) must be one of the training rows' labels"
-        f" {wording.show_names(labels)}{wording.suggest(sample.label, labels)}",
+        f"label ({wording.show_value(label)}) must be one of the training rows' labels"
+        f" {wording.show_names(labels)}{wording.suggest(label, labels)}",
     )

@@ -5,14 +5,14 @@ in two splits make every figure a lie, so most of a test set seen in training en
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from finetune_api.errors import DataError
 from finetune_trainer.data.fingerprints import Facts, Indices
-from finetune_trainer.data.samples import IGNORED, Sample, TokenizedRow
+from finetune_trainer.data.samples import Sample, Stretch
 from finetune_trainer.data.tokenized_files import TokenCounts
 
 if TYPE_CHECKING:
@@ -131,13 +131,7 @@ def build_warnings(facts: Facts, rows: Mapping[str, Indices], splits: Mapping[st
     return warnings
 
 
-def build_example(sample: Sample, row: TokenizedRow, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+def build_example(sample: Sample, stretches: Sequence[Stretch], tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     """Show one row as the model sees it: its text in stretches that are learned or not."""
-    marks = [label != IGNORED for label in row.labels] if row.labels is not None else [False] * len(row.input_ids)
-    stretches: list[dict[str, Any]] = []
-    start = 0
-    for end in range(1, len(marks) + 1):
-        if end == len(marks) or marks[end] != marks[start]:
-            stretches.append({"text": tokenizer.decode(row.input_ids[start:end]), "learned": marks[start]})
-            start = end
-    return {"place": sample.place, "row": sample.row, "label": sample.label, "stretches": stretches}
+    shown = [{"text": tokenizer.decode(item.token_ids), "learned": item.is_learned} for item in stretches]
+    return {"place": sample.place, "row": sample.row, "label": ", ".join(sample.labels), "stretches": shown}

@@ -1,7 +1,8 @@
 """Rows become samples, and samples tokens and labels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finetune_trainer.data.columns import Shape
@@ -16,7 +17,9 @@ __all__ = [
     "Part",
     "Sample",
     "Shape",
+    "Stretch",
     "TokenizedRow",
+    "build_stretches",
     "check_text",
     "encode_texts",
     "read_label",
@@ -44,18 +47,34 @@ class Sample:
     place: str
     """File and line, for messages."""
     parts: tuple[Part, ...]
-    label: str = ""
+    labels: tuple[str, ...] = ()
+    """The labels it names: one where the row has one, one per word where words have; none where a task has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRow:
-    """Tokens of one sample; `label` or `labels` is set, as the task has it."""
+    """Tokens and targets of one sample, under the names of the columns they are written to."""
 
-    input_ids: list[int]
-    label: int | None = None
-    labels: list[int] | None = None
-    token_type_ids: list[int] | None = None
+    lists: Mapping[str, list[int]]
+    """Columns with a list per row: `input_ids`, and what else the task has."""
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Columns with a number per row, such as the id of its label."""
     is_truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive tokens of a row, all learned or none."""
+
+    token_ids: list[int]
+    is_learned: bool
+
+
+def build_stretches(token_ids: Sequence[int], labels: Sequence[int]) -> list[Stretch]:
+    """Cut a row where what is learned begins and ends; `labels` stands beside the tokens."""
+    pairs = zip(token_ids, labels, strict=True)
+    groups = itertools.groupby(pairs, key=lambda pair: pair[1] != IGNORED)
+    return [Stretch([token for token, _ in group], is_learned) for is_learned, group in groups]
 
 
 def encode_texts(

@@ -15,7 +15,7 @@ from finetune_trainer.data.samples import Sample
 from finetune_trainer.storage import RemoteFile
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskData
+    from finetune_trainer.tasks import TaskRows
 
 MAX_ROWS = 5_000_000
 """Most rows of one split (a choice): each is remembered with about 50 bytes, 250 MB in all."""
@@ -36,7 +36,7 @@ class Source:
     """The files of one split and how their rows are read."""
 
     files: Sequence[LocalFile]
-    task: "TaskData"
+    task: "TaskRows"
     columns: Mapping[str, str]
 
     def iterate(self) -> Iterator[Sample]:
@@ -67,7 +67,7 @@ def select_data_files(files: Sequence[RemoteFile], path: str) -> tuple[list[Remo
 
 
 def open_source(
-    files: Sequence[LocalFile], task: "TaskData", chosen: Mapping[str, str], findings: Findings
+    files: Sequence[LocalFile], task: "TaskRows", chosen: Mapping[str, str], findings: Findings
 ) -> tuple[Iterator[Sample], dict[str, str]]:
     """Find the columns from the first rows; return the samples of all rows, and the columns."""
     rows = _read_all(files, findings)
@@ -86,7 +86,7 @@ def _watch_columns(
     chosen: Mapping[str, str],
     columns: Mapping[str, str],
     *,
-    task: "TaskData",
+    task: "TaskRows",
     findings: Findings,
 ) -> Iterator[Record]:
     """Pass rows on; note a column that would have had a role, had the first rows had it: it must not be lost."""
@@ -106,7 +106,7 @@ def _watch_columns(
 
 
 def _parse_samples(
-    rows: Iterable[Record], task: "TaskData", columns: Mapping[str, str], findings: Findings
+    rows: Iterable[Record], task: "TaskRows", columns: Mapping[str, str], findings: Findings
 ) -> Iterator[Sample]:
     for row, record in enumerate(rows):
         sample = task.parse_sample(row, record, columns, findings)

@@ -23,7 +23,7 @@ from finetune_trainer.data.samples import Sample
 from finetune_trainer.data.sources import LocalFile, Source
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskData
+    from finetune_trainer.tasks import TaskRows
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Splits:
             yield artifacts.SPLITS[index], sample
 
 
-def read_splits(spec: FineTuneJobSpec, task: "TaskData", files: Mapping[str, Sequence[LocalFile]]) -> Splits:
+def read_splits(spec: FineTuneJobSpec, task: "TaskRows", files: Mapping[str, Sequence[LocalFile]]) -> Splits:
     """Read and check all rows, and hold out what has no file of its own.
 
     Args:
@@ -76,15 +76,16 @@ def read_splits(spec: FineTuneJobSpec, task: "TaskData", files: Mapping[str, Seq
         opened[split], starts[split] = Source(files[split], task, columns), len(ledger)
         known = frozenset(labels)
         for sample in samples:
-            if known and sample.label not in known:
-                labels_of.add_unknown_label(sample, labels, findings)
+            for label in sample.labels if known else ():
+                if label not in known:
+                    labels_of.add_unknown_label(sample, label, labels, findings)
             ledger.add(sample)
         # Labels of rows that were refused would be reported as unknown in the other splits.
-        if task.IS_LABELLED and split == "train" and not findings.total:
+        if ledger.label_names and split == "train" and not findings.total:
             labels = labels_of.sort_labels(ledger.label_names, ledger.count_labels(), files["train"][0].name)
     findings.raise_if_any()
     facts = ledger.close()
-    assigned = _assign_rows(spec, facts, starts, stratify=spec.split.stratify and task.IS_LABELLED)
+    assigned = _assign_rows(spec, facts, starts, stratify=spec.split.stratify and bool(labels))
     file_format = readers.get_format(files["train"][0].name) or ""
     splits = Splits(list(opened.values()), facts, assigned, dict(columns), labels, file_format)
     splits.warnings = _warn_about_labels(facts.count_labels(splits.rows["train"]), labels)

@@ -3,9 +3,9 @@
 While a batch is tokenized, which takes no hold of the interpreter, the next one is read and the one before is written:
 all cores have work. What is in flight is bounded by characters, not only by rows.
 
-Shape of a prepared file, one row per sample: `row` int64, the row's index in its source from 0; `input_ids`
-list<int32>, the T tokens of the sample, not padded; `label` int32, or `labels` list<int32> of the same length T in
-which -100 marks tokens that are not learned; `token_type_ids` list<int32> where the sample is a pair of texts.
+Shape of a prepared file, one row per sample: `row` int64, the row's index in its source from 0, and the columns the
+task has, in its order: list<int32> of tokens (`input_ids`: T tokens of the sample, not padded), int32 of numbers. Its
+column of targets is a number per row, or a list in which -100 marks tokens that are not learned.
 """
 
 import contextlib
@@ -75,16 +75,26 @@ class _Batch:
     num_truncated: int
 
 
-def build_schema(*, is_labelled: bool, is_pair: bool) -> pyarrow.Schema:
-    """Return the columns of a prepared file, in their order."""
-    tokens = pyarrow.list_(pyarrow.int32())
-    target = ("label", pyarrow.int32()) if is_labelled else ("labels", tokens)
-    columns = [("row", pyarrow.int64()), ("input_ids", tokens), target]
-    return pyarrow.schema([*columns, ("token_type_ids", tokens)] if is_pair else columns)
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a prepared file, and what the counts are taken from."""
+
+    schema: pyarrow.Schema
+    tokens: tuple[str, ...]
+    """Columns whose tokens go through the model: a row is as long as all of them."""
+    targets: str
+    """Column of what is learned."""
+
+
+def build_columns(example: TokenizedRow, tokens: tuple[str, ...], targets: str) -> Columns:
+    """Return the columns of a file whose rows look like one of them."""
+    lists = [(name, pyarrow.list_(pyarrow.int32())) for name in example.lists]
+    numbers = [(name, pyarrow.int32()) for name in example.numbers]
+    return Columns(pyarrow.schema([("row", pyarrow.int64()), *lists, *numbers]), tokens, targets)
 
 
 def save_splits(
-    folder: Path, samples: Iterable[tuple[str, Sample]], tokenize: Tokenize, schema: pyarrow.Schema, findings: Findings
+    folder: Path, samples: Iterable[tuple[str, Sample]], tokenize: Tokenize, columns: Columns, findings: Findings
 ) -> dict[str, TokenCounts]:
     """Tokenize samples and write `<split>.parquet` for each split, in their order; one without samples has a file too.
 
@@ -92,15 +102,16 @@ def save_splits(
         folder: to write to.
         samples: of all splits, each with the name of its split.
         tokenize: turns a batch of samples into as many rows; called from several threads.
-        schema: from `build_schema`.
+        columns: from `build_columns`.
         findings: takes the samples of which no token would be learned.
     """
     counts = {split: TokenCounts(array("I")) for split in artifacts.SPLITS}
     with contextlib.ExitStack() as stack:
         writers = {
-            split: stack.enter_context(_Writer(folder / f"{split}.parquet", schema)) for split in artifacts.SPLITS
+            split: stack.enter_context(_Writer(folder / f"{split}.parquet", columns.schema))
+            for split in artifacts.SPLITS
         }
-        for batch in _tokenize_ahead(_build_batches(samples), tokenize, schema):
+        for batch in _tokenize_ahead(_build_batches(samples), tokenize, columns):
             counted = counts[batch.split]
             signals.check(f"the tokenizing of {batch.split}.parquet at row {len(counted.lengths)}")
             _count(batch, counted, findings)
@@ -146,60 +157,61 @@ def _build_batches(samples: Iterable[tuple[str, Sample]]) -> Iterator[tuple[str,
 
 
 def _tokenize_ahead(
-    batches: Iterable[tuple[str, list[Sample]]], tokenize: Tokenize, schema: pyarrow.Schema
+    batches: Iterable[tuple[str, list[Sample]]], tokenize: Tokenize, columns: Columns
 ) -> Iterator[_Batch]:
     """Yield the batches tokenized, in their order."""
     running: deque[Future[_Batch]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:
         for split, members in batches:
-            running.append(pool.submit(_build_batch, split, members, tokenize, schema))
+            running.append(pool.submit(_build_batch, split, members, tokenize, columns))
             if len(running) == _AHEAD:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
 
 
-def _build_batch(split: str, samples: list[Sample], tokenize: Tokenize, schema: pyarrow.Schema) -> _Batch:
+def _build_batch(split: str, samples: list[Sample], tokenize: Tokenize, columns: Columns) -> _Batch:
     rows = tokenize(samples)
-    ids = [row.input_ids for row in rows]
-    lengths = numpy.fromiter(map(len, ids), numpy.int32, len(ids))
-    tokens = _build_lists(ids, lengths)
-    columns: dict[str, pyarrow.Array[Any]] = {
-        "row": pyarrow.array([sample.row for sample in samples], pyarrow.int64()),
-        "input_ids": tokens,
-    }
-    learned = numpy.ones(len(rows), numpy.int64)
-    if "labels" in schema.names:
-        columns["labels"], learned = _build_labels(rows, lengths, tokens)
-    else:
-        columns["label"] = pyarrow.array([row.label for row in rows], pyarrow.int32())
-    if "token_type_ids" in schema.names:
-        columns["token_type_ids"] = _build_lists([row.token_type_ids or [] for row in rows], lengths)
-    table = pyarrow.table([columns[name] for name in schema.names], schema=schema)
+    arrays: dict[str, pyarrow.Array[Any]] = {"row": pyarrow.array([sample.row for sample in samples], pyarrow.int64())}
+    by_identity: dict[tuple[int, ...], _Lists] = {}
+    for name in rows[0].lists:
+        lists = [row.lists[name] for row in rows]
+        # Where everything is learned the labels are the tokens, the very same lists.
+        key = tuple(map(id, lists))
+        if key not in by_identity:
+            by_identity[key] = _build_lists(lists)
+        arrays[name] = by_identity[key]
+    for name in rows[0].numbers:
+        arrays[name] = pyarrow.array([row.numbers[name] for row in rows], pyarrow.int32())
+    lengths = sum((_measure(arrays[name]) for name in columns.tokens), start=numpy.zeros(len(rows), numpy.int32))
+    table = pyarrow.table([arrays[name] for name in columns.schema.names], schema=columns.schema)
+    learned = _count_learned(arrays[columns.targets])
     return _Batch(split, samples, table, lengths, learned, sum(row.is_truncated for row in rows))
 
 
-def _build_lists(lists: Sequence[Sequence[int]], lengths: NDArray[numpy.int32]) -> _Lists:
+def _build_lists(lists: Sequence[Sequence[int]]) -> _Lists:
     """Return lists as a column, through one flat array: pyarrow takes ten times as long over Python's lists."""
-    values = numpy.fromiter(itertools.chain.from_iterable(lists), numpy.int32, int(lengths.sum()))
-    offsets = numpy.zeros(len(lengths) + 1, numpy.int32)
-    numpy.cumsum(lengths, out=offsets[1:])
+    offsets = numpy.zeros(len(lists) + 1, numpy.int32)
+    numpy.cumsum(numpy.fromiter(map(len, lists), numpy.int32, len(lists)), out=offsets[1:])
+    values = numpy.fromiter(itertools.chain.from_iterable(lists), numpy.int32, int(offsets[-1]))
     return pyarrow.ListArray.from_arrays(
         pyarrow.array(offsets, pyarrow.int32()), pyarrow.array(values, pyarrow.int32())
     )
 
 
-def _build_labels(
-    rows: Sequence[TokenizedRow], lengths: NDArray[numpy.int32], ids: _Lists
-) -> tuple[_Lists, NDArray[numpy.int64]]:
-    """Return the column of labels and how many of each row are learned."""
-    if all(row.labels is row.input_ids for row in rows):
-        return ids, lengths.astype(numpy.int64)
-    column = _build_lists([row.labels or [] for row in rows], lengths)
-    is_learned = column.values.to_numpy() != IGNORED
-    ends = numpy.cumsum(lengths)
-    totals = numpy.concatenate([[0], numpy.cumsum(is_learned)])
-    return column, totals[ends] - totals[ends - lengths]
+def _measure(lists: Any) -> NDArray[numpy.int32]:
+    lengths: NDArray[numpy.int32] = numpy.diff(lists.offsets.to_numpy())
+    return lengths
+
+
+def _count_learned(targets: Any) -> NDArray[numpy.int64]:
+    """Count what is learned of each row: the row itself where it has one target."""
+    if not pyarrow.types.is_list(targets.type):
+        return numpy.ones(len(targets), numpy.int64)
+    totals = numpy.concatenate([[0], numpy.cumsum(targets.values.to_numpy() != IGNORED)])
+    ends = targets.offsets.to_numpy()
+    learned: NDArray[numpy.int64] = totals[ends[1:]] - totals[ends[:-1]]
+    return learned
 
 
 def _count(batch: _Batch, counts: TokenCounts, findings: Findings) -> None:

@@ -17,19 +17,17 @@ import torch
 from finetune_api.errors import Diverged
 from finetune_api.kinds.finetunejob.spec import Model, Precision, Quantization, Task
 from finetune_trainer import signals
-from finetune_trainer.batches import collate, sampler
+from finetune_trainer.batches import sampler
 from finetune_trainer.batches.collate import Batch
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.evaluation.metrics import Scores
-from finetune_trainer.losses import parts as loss
 from finetune_trainer.telemetry import prometheus
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks.objective import Objective
+    from finetune_trainer.tasks import TaskHead
 
 SAMPLE_ROWS = 8
 """Rows whose logits stand in evaluation.json: enough to prove a published model, few enough to read (a choice)."""
-_TOP_TOKENS = 5
 
 
 class TokenLogit(Model):
@@ -48,12 +46,24 @@ class Sample(Model):
     """inputIds of the row."""
     token_type_ids: list[int] | None = None
     """tokenTypeIds of the row, for models that tell pairs apart."""
-    logits: list[float] | None = None
-    """logits of each label; labelled tasks."""
+    logits: list[float] | list[list[float]] | None = None
+    """logits of each label, of the row or of each of its tokens; tasks with labels."""
     loss: float
     """loss of the row."""
     last: list[TokenLogit] | None = None
     """last position's most probable next tokens; language tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a task's head says of one row for the report."""
+
+    loss: float
+    """Mean over the row's targets."""
+    logits: list[float] | list[list[float]] | None = None
+    """Of each label, of the row or of each of its tokens."""
+    last: list[tuple[int, float]] | None = None
+    """The most probable tokens behind the row, and their logits."""
 
 
 class EvaluationReport(Model):
@@ -89,8 +99,7 @@ class EvaluationReport(Model):
 class Evaluator:
     """Puts rows through a model."""
 
-    objective: "Objective"
-    num_labels: int
+    head: "TaskHead"
     pad_token_id: int
     micro_batch_tokens: int
     device: torch.device
@@ -115,12 +124,12 @@ class Evaluator:
         cut = sampler.cut_micro_batches(
             [rows.lengths[row] for row in share], self.micro_batch_tokens, is_packed=self.is_packed
         )
-        scores = self.objective.build_scores(self.num_labels)
+        scores = self.head.build_scores()
         with _evaluating(model):
             for positions in cut:
                 signals.check(doing)
                 batch = self._collate(rows, [share[position] for position in positions], is_packed=self.is_packed)
-                parts = self.objective.compute(model, batch, is_autocast=self.is_autocast)
+                parts = self.head.compute_loss(model, batch, is_autocast=self.is_autocast)
                 if not math.isfinite(float(parts.total)):
                     prometheus.record_nonfinite()
                     raise Diverged(
@@ -139,33 +148,30 @@ class Evaluator:
         batch = self._collate(rows, [index], is_packed=False)
         # A float32 head on a bfloat16 base needs autocast; whoever loads both in bfloat16 computes the same.
         is_mixed = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
-        logits = self._compute_logits(model, batch, self.is_autocast and is_mixed).float()
-        compute_loss = loss.compute_row_loss if self.objective.has_labels else loss.compute_token_loss
-        parts = compute_loss(logits, batch["labels"])
+        answer = self.head.build_answer(model, batch, is_autocast=self.is_autocast and is_mixed)
         row = rows[index]
-        sample = Sample(
+        return Sample(
             row=rows.sources[index],
             input_ids=[int(token) for token in row["input_ids"]],
             token_type_ids=[int(kind) for kind in row["token_type_ids"]] if "token_type_ids" in row else None,
-            loss=float(parts.total) / max(1, parts.num_targets),
+            logits=answer.logits,
+            loss=answer.loss,
+            last=[TokenLogit(token=token, logit=logit) for token, logit in answer.last] if answer.last else None,
         )
-        if self.objective.has_labels:
-            return sample.model_copy(update={"logits": logits[0].tolist()})
-        best = logits[0, -1].topk(min(_TOP_TOKENS, logits.shape[-1]))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return sample.model_copy(update={"last": [TokenLogit(token=token, logit=logit) for token, logit in pairs]})
 
     def _collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
-        batch = collate.collate_rows([rows[index] for index in indices], self.pad_token_id, is_packed=is_packed)
+        batch = self.head.collate([rows[index] for index in indices], self.pad_token_id, is_packed=is_packed)
         return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
         }
 
-    def _compute_logits(self, model: Any, batch: Batch, is_autocast: bool) -> torch.Tensor:
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_autocast):
-            logits: torch.Tensor = model(**inputs).logits
-        return logits
+
+def compute_logits(model: Any, batch: Batch, *, is_autocast: bool) -> torch.Tensor:
+    """Run a model on one batch and return its logits, in whatever shape it gives them."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=is_autocast):
+        logits: torch.Tensor = model(**inputs).logits
+    return logits
 
 
 @contextlib.contextmanager

@@ -259,15 +259,22 @@ def _find_max_positions(config: Any) -> int | None:
     return int(positions) - shift
 
 
-def check_fit(facts: ModelFacts, tokenizer: "PreTrainedTokenizerBase", spec: FineTuneJobSpec) -> None:
+def check_fit(
+    facts: ModelFacts, tokenizer: "PreTrainedTokenizerBase", spec: FineTuneJobSpec, fitting: Sequence[Task]
+) -> None:
     """Check that the model can be trained as the spec says.
+
+    Args:
+        facts: of the model.
+        tokenizer: of the model.
+        spec: of the run.
+        fitting: the tasks the architecture can be trained for.
 
     Raises:
         ModelError: the architecture doesn't fit the task, the tokenizer knows more tokens than the model, or a LoRA
             target is not in it.
         ConfigError: maxLength is above the model's positions.
     """
-    fitting = find_tasks(facts)
     if spec.task not in fitting:
         raise ModelError(
             f"spec.model.uri ({spec.model.uri}) must be a model for {spec.task}; architecture {facts.model_type} fits"
@@ -342,22 +349,3 @@ def match_linear(facts: ModelFacts, targets: Sequence[str]) -> dict[str, tuple[i
         for path, shape in facts.linear_shapes.items()
         if any(path == target or path.endswith(f".{target}") for target in targets)
     }
-
-
-def find_tasks(facts: ModelFacts) -> list[Task]:
-    """Return the tasks an architecture can be trained for."""
-    # The module itself: as an attribute of its package it asks for torch, which its tables of names don't need.
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    )
-
-    tasks = []
-    if facts.model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        tasks.append(Task.SEQUENCE_CLASSIFICATION)
-    # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
-    is_encoder = facts.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not facts.is_decoder
-    if facts.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder:
-        tasks += [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
-    return tasks

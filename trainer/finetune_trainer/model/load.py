@@ -21,7 +21,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, LoraVariant, Me
 from finetune_trainer.data import readers
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks.objective import Objective
+    from finetune_trainer.tasks import TaskRows
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def decide_precision(wanted: Precision, device: torch.device) -> Precision:
     return wanted
 
 
-def is_autocast(spec: FineTuneJobSpec, precision: Precision, objective: "Objective") -> bool:
+def is_autocast(spec: FineTuneJobSpec, precision: Precision, task: "TaskRows") -> bool:
     """Tell whether trained weights stay in float32 while the model computes in bfloat16.
 
     Trained base weights do: the small steps of fine-tuning would be lost in bfloat16's 8 bits. A frozen base is itself
@@ -66,7 +66,7 @@ def is_autocast(spec: FineTuneJobSpec, precision: Precision, objective: "Objecti
     (`prepare_model_for_kbit_training`), and so would be everything between its layers.
     """
     is_quantized = spec.method.quantization != Quantization.NONE
-    is_adapter_alone = spec.method.kind == MethodKind.LORA and not objective.has_labels and not is_quantized
+    is_adapter_alone = spec.method.kind == MethodKind.LORA and not task.HAS_OWN_HEAD and not is_quantized
     return precision == Precision.BFLOAT16 and not is_adapter_alone
 
 
@@ -80,7 +80,7 @@ def load_base(
     folder: Path,
     spec: FineTuneJobSpec,
     *,
-    objective: "Objective",
+    task: "TaskRows",
     labels: Sequence[str],
     precision: Precision,
     device: torch.device,
@@ -90,7 +90,7 @@ def load_base(
     Args:
         folder: local folder of the model.
         spec: of the run.
-        objective: of the task.
+        task: of the run.
         labels: in the order of their ids; empty for tasks without.
         precision: decided, not Auto.
         device: where the model will be trained.
@@ -99,11 +99,9 @@ def load_base(
         ModelError: the weights don't fit the architecture or the task.
     """
     arguments: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    if labels:
-        names = dict(enumerate(labels))
-        arguments |= {"num_labels": len(labels), "id2label": names, "label2id": {v: k for k, v in names.items()}}
+    arguments |= task.build_model_arguments(labels)
     arguments["dtype"] = getattr(torch, choose_dtype(spec, precision))
-    model_class = getattr(transformers, objective.model_class)
+    model_class = getattr(transformers, task.MODEL_CLASS)
     try:
         if spec.method.quantization != Quantization.NONE:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -114,12 +112,12 @@ def load_base(
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelError(
-            f"spec.model.uri ({spec.model.uri}) must hold a model that loads as {objective.model_class}: "
+            f"spec.model.uri ({spec.model.uri}) must hold a model that loads as {task.MODEL_CLASS}: "
             f"{' '.join(str(error).split())[:400]}",
             "check that the folder is complete and its architecture fits spec.task",
         ) from error
     _check_all_taken(model, report["unexpected_keys"], spec)
-    new_modules = _find_new_modules(model, report["missing_keys"], objective)
+    new_modules = _find_new_modules(model, report["missing_keys"], task)
     if spec.method.quantization == Quantization.NF4 and device.type == "cpu":
         _keep_training_layout(model)
     model.config.use_cache = False
@@ -178,7 +176,7 @@ def _check_all_taken(model: Any, unexpected: Iterable[str], spec: FineTuneJobSpe
         )
 
 
-def _find_new_modules(model: Any, missing: Sequence[str], objective: "Objective") -> list[str]:
+def _find_new_modules(model: Any, missing: Sequence[str], task: "TaskRows") -> list[str]:
     """Name the modules the checkpoint had no weights for: the head, perhaps a pooler.
 
     Raises:
@@ -191,7 +189,7 @@ def _find_new_modules(model: Any, missing: Sequence[str], objective: "Objective"
         name = key.rpartition(".")[0] if key.startswith(prefix) else key.partition(".")[0]
         found[name] = None
     body = [name for name in found if name.startswith(prefix) and "pooler" not in name]
-    if body or (found and not objective.has_labels):
+    if body or (found and not task.HAS_OWN_HEAD):
         raise ModelError(
             f"spec.model.uri must hold all weights of {type(model).__name__}; missing: {', '.join(list(found)[:5])}",
             "check that the folder is complete and its architecture fits spec.task",
@@ -199,7 +197,7 @@ def _find_new_modules(model: Any, missing: Sequence[str], objective: "Objective"
     return list(found)
 
 
-def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, objective: "Objective") -> Any:
+def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, task: "TaskRows") -> Any:
     """Freeze what the method leaves alone and add adapters.
 
     Returns:
@@ -210,7 +208,7 @@ def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, objective: "Objecti
     """
     heads = _find_heads(loaded.model, loaded.new_modules)
     if spec.method.kind == MethodKind.LORA:
-        return _add_adapter(loaded.model, heads, spec, objective)
+        return _add_adapter(loaded.model, heads, spec, task)
     if spec.method.kind == MethodKind.HEAD_ONLY:
         _freeze_body(loaded.model, heads)
     return loaded.model
@@ -243,7 +241,7 @@ def _freeze_body(model: Any, heads: Sequence[str]) -> None:
         module.requires_grad_(True)
 
 
-def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, objective: "Objective") -> Any:
+def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, task: "TaskRows") -> Any:
     import peft
 
     if spec.method.quantization != Quantization.NONE:
@@ -251,7 +249,7 @@ def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, object
     lora = spec.method.lora
     targets: Any = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
     config = peft.LoraConfig(
-        task_type=objective.adapter_task,
+        task_type=task.ADAPTER_TASK,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=float(lora.dropout),

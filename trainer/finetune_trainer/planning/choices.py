@@ -5,7 +5,7 @@ Pure: the train stage carries them out and decides none anew.
 
 import math
 
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
 from finetune_api.kinds.finetunejob.status import ResolvedKey
 from finetune_api.tasks import TASKS
 
@@ -14,14 +14,6 @@ _USUAL_EPOCHS = 3
 _MOST_AUTO_EPOCHS = 25
 _FEWEST_SAMPLES = 100
 _MOST_SAMPLES = 25_000
-
-_LEARNING_RATES = {
-    # The largest rate the authors of BERT advise (https://arxiv.org/abs/1810.04805, appendix A.3), LoRA ten times that.
-    True: {MethodKind.FULL: "5e-5", MethodKind.LORA: "5e-4", MethodKind.HEAD_ONLY: "1e-3"},
-    # LoRA as in QLoRA (https://arxiv.org/abs/2305.14314, table 9), the full model a tenth of that.
-    False: {MethodKind.FULL: "2e-5", MethodKind.LORA: "2e-4", MethodKind.HEAD_ONLY: "1e-3"},
-}
-"""By whether the task is labelled, and by method. HeadOnly is a choice of ours."""
 
 
 def choose_epochs(num_rows: int) -> int:
@@ -33,16 +25,13 @@ def choose_epochs(num_rows: int) -> int:
     return _USUAL_EPOCHS
 
 
-def build_choices(
-    spec: FineTuneJobSpec, num_rows: int, micro_batch_tokens: int, *, is_labelled: bool, is_packed: bool
-) -> dict[str, str]:
+def build_choices(spec: FineTuneJobSpec, num_rows: int, micro_batch_tokens: int, *, is_packed: bool) -> dict[str, str]:
     """Decide everything the spec left open.
 
     Args:
         spec: of the run.
         num_rows: to train on.
         micro_batch_tokens: that fit into the memory.
-        is_labelled: whether each row carries one label.
         is_packed: whether samples share a row.
     """
     training = spec.training
@@ -58,7 +47,7 @@ def build_choices(
     return {
         ResolvedKey.PACKING: "true" if is_packed else "false",
         ResolvedKey.MICRO_BATCH_TOKENS: str(micro_batch_tokens),
-        ResolvedKey.LEARNING_RATE: training.learning_rate or _LEARNING_RATES[is_labelled][spec.method.kind],
+        ResolvedKey.LEARNING_RATE: training.learning_rate or TASKS[spec.task].learning_rates[spec.method.kind],
         ResolvedKey.EPOCHS: epochs,
         ResolvedKey.TOTAL_STEPS: str(total_steps),
         ResolvedKey.PRECISION: str(precision),

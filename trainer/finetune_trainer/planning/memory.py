@@ -6,11 +6,15 @@ number of tokens, padding included; it holds the longest row at least, since tha
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import plan
+
+if TYPE_CHECKING:
+    from finetune_trainer.tasks import TaskRows
 
 _FLOAT32_BYTES = 4
 _BFLOAT16_BYTES = 2
@@ -47,13 +51,14 @@ class Prediction:
     """Gradients, moments and copies of what is trained."""
     activations: int
     """Of one micro-batch."""
-    logits: int
+    outputs: int
+    """What the task's head gives, such as logits, with their loss and gradient."""
     fixed: int
 
     @property
     def peak(self) -> int:
         """All of it, with what fragmentation adds."""
-        return int((self.weights + self.training + self.activations + self.logits) * _FRAGMENTATION) + self.fixed
+        return int((self.weights + self.training + self.activations + self.outputs) * _FRAGMENTATION) + self.fixed
 
 
 def count_trainable(facts: ModelFacts, spec: FineTuneJobSpec) -> int:
@@ -71,16 +76,31 @@ def count_trainable(facts: ModelFacts, spec: FineTuneJobSpec) -> int:
             return facts.hidden_size * facts.hidden_size
 
 
-def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, tokens: int, *, is_labelled: bool) -> Prediction:
+def predict_logit_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:
+    """Predict what the logits of a language model, their loss and its gradient take.
+
+    Args:
+        facts: of the base model.
+        tokens: of a micro-batch.
+        width: bytes of an element of the output.
+        device: `cpu` or `cuda`.
+    """
+    logits = tokens * facts.vocabulary_size * _LOGIT_BYTES[width]
+    is_plain = facts.model_type in plan.PLAIN_HEADS
+    return min(logits, _CHUNK_COPIES * plan.HEAD_CHUNK_BYTES[device]) if is_plain else logits
+
+
+def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskRows", tokens: int) -> Prediction:
     """Predict the memory of the train stage per rank.
 
     Args:
         facts: of the base model.
         spec: of the run.
+        task: of the run.
         tokens: of a micro-batch.
-        is_labelled: whether rows have one label each; a language model has an output per token and vocabulary entry.
     """
     is_gpu = spec.resources.gpus > 0
+    device = "cuda" if is_gpu else "cpu"
     half = spec.training.precision == Precision.BFLOAT16 or (is_gpu and spec.training.precision == Precision.AUTO)
     width = _BFLOAT16_BYTES if half else _FLOAT32_BYTES
     is_frozen = spec.method.kind != MethodKind.FULL
@@ -96,30 +116,26 @@ def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, tokens: int, *, is_la
     # trainer.md's estimate per token and layer, in units of one bfloat16 element's 2 bytes.
     per_layer = (8 * facts.hidden_size + 4 * facts.intermediate_size) * width
     layers = facts.num_layers if spec.method.kind != MethodKind.HEAD_ONLY else 1
-    logits = 0 if is_labelled else tokens * facts.vocabulary_size * _LOGIT_BYTES[width]
-    if facts.model_type in plan.PLAIN_HEADS:
-        logits = min(logits, _CHUNK_COPIES * plan.HEAD_CHUNK_BYTES["cuda" if is_gpu else "cpu"])
     return Prediction(
         weights=int(weights) + adapter,
         training=trainable * (_FLOAT32_BYTES + _ADAM_BYTES),
         activations=tokens * per_layer * max(1, layers),
-        logits=logits,
-        fixed=_LIBRARIES_BYTES["cuda" if is_gpu else "cpu"]
-        + (_CPU_QUANTIZATION_BYTES if quantized and not is_gpu else 0),
+        outputs=task.predict_output_bytes(facts, tokens, width, device),
+        fixed=_LIBRARIES_BYTES[device] + (_CPU_QUANTIZATION_BYTES if quantized and not is_gpu else 0),
     )
 
 
 def plan_micro_batch(
-    facts: ModelFacts, spec: FineTuneJobSpec, longest: int, memory_bytes: int | None, *, is_labelled: bool
+    facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskRows", longest: int, memory_bytes: int | None
 ) -> tuple[int, Prediction]:
     """Choose the tokens of a micro-batch: as many as help and fit into the memory, the longest row at least.
 
     Args:
         facts: of the base model.
         spec: of the run.
+        task: of the run.
         longest: tokens of the longest row.
         memory_bytes: of the device; None where it isn't known, as for a GPU that nobody has seen yet.
-        is_labelled: whether rows have one label each.
 
     Returns:
         The tokens and the prediction for them; compare that with the memory, since the longest row may not fit.
@@ -128,7 +144,7 @@ def plan_micro_batch(
     share = math.ceil(spec.training.batch_size / max(1, spec.resources.gpus))
     tokens = max(longest, min(share * longest, MOST_TOKENS["cuda" if spec.resources.gpus else "cpu"]))
     while True:
-        prediction = predict_peak(facts, spec, tokens, is_labelled=is_labelled)
+        prediction = predict_peak(facts, spec, task, tokens)
         if tokens == longest or memory_bytes is None or prediction.peak <= memory_bytes * _USABLE_SHARE:
             return tokens, prediction
         tokens = max(longest, tokens // 2)

@@ -33,11 +33,6 @@ class Plan:
     best_metric: str
 
 
-def is_packable(model_type: str, *, is_labelled: bool) -> bool:
-    """Tell whether several samples of this architecture may share a row."""
-    return model_type in (PACKED_ENCODERS if is_labelled else PACKED_DECODERS)
-
-
 def parse_plan(resolved: Mapping[str, str]) -> Plan:
     """Read the choices.
 

@@ -7,11 +7,11 @@ import jinja2
 import yaml
 
 from finetune_api.artifacts import PreparedManifest
-from finetune_api.kinds.finetunejob.spec import MethodKind, Quantization, Task
+from finetune_api.kinds.finetunejob.spec import MethodKind, Quantization
 from finetune_api.run import RunConfig
+from finetune_trainer import tasks
 from finetune_trainer.evaluation.evaluator import EvaluationReport
 
-_PIPELINES = {Task.SEQUENCE_CLASSIFICATION: "text-classification"}
 _QUANTIZATION_CODE = {
     Quantization.NONE: "",
     Quantization.INT8: "BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={skipped})",
@@ -26,7 +26,6 @@ class CardFacts:
 
     prepared: PreparedManifest
     report: EvaluationReport
-    model_class: str
     dtype: str
     skipped_modules: list[str]
     gguf_file: str | None
@@ -37,16 +36,17 @@ class CardFacts:
 def build_card(config: RunConfig, facts: CardFacts) -> str:
     """Render the model card."""
     spec, report, data = config.spec, facts.report, facts.prepared.data
+    task = tasks.find_rows(spec.task)
     is_adapter = spec.method.kind == MethodKind.LORA
     front_matter = {
         "base_model": spec.model.uri,
         "library_name": "peft" if is_adapter else "transformers",
-        "pipeline_tag": _PIPELINES.get(spec.task, "text-generation"),
+        "pipeline_tag": task.PIPELINE,
         "tags": ["finetune-operator", spec.method.kind.value.lower()],
     }
     # transformers doesn't quantize a GGUF file while it reads it.
     is_unpacked = is_adapter and facts.gguf_file is not None and spec.method.quantization != Quantization.NONE
-    imported = {facts.model_class} | ({"AutoModelForCausalLM"} if is_unpacked else set())
+    imported = {task.MODEL_CLASS} | ({"AutoModelForCausalLM"} if is_unpacked else set())
     imported |= {"BitsAndBytesConfig"} if spec.method.quantization != Quantization.NONE else set()
     code = _QUANTIZATION_CODE[spec.method.quantization].format(skipped=facts.skipped_modules)
     template = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
@@ -76,7 +76,9 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
         labels=report.labels,
         samples=len(report.samples),
         is_adapter=is_adapter,
-        model_class=facts.model_class,
+        model_class=task.MODEL_CLASS,
+        answers=task.ANSWERS,
+        has_own_head=task.HAS_OWN_HEAD,
         imported=sorted(imported),
         is_unpacked=is_unpacked,
         quantization_code=code,

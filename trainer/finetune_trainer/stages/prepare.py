@@ -32,10 +32,11 @@ from finetune_trainer.data.tokenized_files import TokenCounts
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import files as model_files
 from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import choices, memory, plan
+from finetune_trainer.planning import choices, memory
 from finetune_trainer.stages import probe
 from finetune_trainer.stages.probe import Listing
 from finetune_trainer.storage import Store
+from finetune_trainer.tasks import TaskRows
 from finetune_trainer.telemetry import prometheus
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
 def _check_model(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -> Model:
     facts = base_model.load_facts(folder, gguf_file, spec.model)
     tokenizer = base_model.load_tokenizer(folder, gguf_file, spec.model)
-    base_model.check_fit(facts, tokenizer, spec)
+    base_model.check_fit(facts, tokenizer, spec, tasks.find_fitting_tasks(facts))
     return Model(facts, tokenizer)
 
 
@@ -162,9 +163,9 @@ def prepare_rows(
     folder: Path,
 ) -> Prepared:
     """Read, check and tokenize the rows, decide what the spec left open, and write the report."""
-    task = tasks.find_task(spec.task)
+    task = tasks.find_rows(spec.task)
     splits = splits_of_rows.read_splits(spec, task, files)
-    if task.IS_LABELLED:
+    if splits.labels:
         splits.labels = base_model.order_labels(model.facts, splits.labels, spec.model)
     rows = splits.rows
     overlaps = report.find_overlaps(splits.facts, rows)
@@ -182,14 +183,14 @@ def prepare_rows(
     first = next(sample for split, sample in splits.iterate() if split == "train")
     # Also sets the tokenizer's truncation once, before several threads use it and it may not change any more.
     example = tokenize([first])[0]
-    schema = tokenized_files.build_schema(is_labelled=task.IS_LABELLED, is_pair=example.token_type_ids is not None)
+    columns = tokenized_files.build_columns(example, task.TOKENS, task.TARGETS)
     findings = Findings()
-    counts = tokenized_files.save_splits(folder, splits.iterate(), tokenize, schema, findings)
+    counts = tokenized_files.save_splits(folder, splits.iterate(), tokenize, columns, findings)
     findings.raise_if_any()
     summaries = {split: report.build_split(splits.facts, members, counts[split]) for split, members in rows.items()}
     warnings += report.build_warnings(splits.facts, rows, summaries)
 
-    choice = _choose(spec, model.facts, splits, counts)
+    choice = _choose(spec, task, model.facts, splits, counts)
     resolved, warnings = choice.resolved | rendering, warnings + choice.warnings
     document = {
         "version": report.VERSION,
@@ -199,7 +200,7 @@ def prepare_rows(
         "labels": splits.labels,
         "splits": summaries,
         "overlaps": {pair: len(shared) for pair, shared in overlaps.items()},
-        "example": report.build_example(first, example, model.tokenizer),
+        "example": report.build_example(first, task.build_stretches(example), model.tokenizer),
         "resolved": resolved,
         "warnings": warnings,
     }
@@ -234,14 +235,15 @@ class _Choice:
     warnings: list[str]
 
 
-def _choose(spec: FineTuneJobSpec, facts: ModelFacts, splits: Splits, counts: Mapping[str, TokenCounts]) -> _Choice:
+def _choose(
+    spec: FineTuneJobSpec, task: TaskRows, facts: ModelFacts, splits: Splits, counts: Mapping[str, TokenCounts]
+) -> _Choice:
     """Decide what the spec left open, and how much memory that will take."""
     longest = max(max(split.lengths, default=0) for split in counts.values())
     # A GPU's memory is known only on its node, where no pod of this stage runs.
     available = int(quantities.parse_quantity(spec.resources.memory)) if spec.resources.gpus == 0 else None
-    is_labelled = bool(splits.labels)
-    tokens, prediction = memory.plan_micro_batch(facts, spec, longest, available, is_labelled=is_labelled)
-    is_packed = spec.training.packing and plan.is_packable(facts.model_type, is_labelled=is_labelled)
+    tokens, prediction = memory.plan_micro_batch(facts, spec, task, longest, available)
+    is_packed = spec.training.packing and task.is_packable(facts.model_type)
     warnings = []
     if spec.training.packing and not is_packed:
         warnings.append(
@@ -252,7 +254,7 @@ def _choose(spec: FineTuneJobSpec, facts: ModelFacts, splits: Splits, counts: Ma
         needed = quantities.build_quantity(prediction.peak)
         warnings.append(f"spec.resources.memory ({spec.resources.memory}) may be too small: about {needed} is needed")
     num_rows = len(counts["train"].lengths)
-    resolved = choices.build_choices(spec, num_rows, tokens, is_labelled=is_labelled, is_packed=is_packed) | {
+    resolved = choices.build_choices(spec, num_rows, tokens, is_packed=is_packed) | {
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
     }

@@ -25,7 +25,7 @@ from finetune_api.kinds.finetunejob.status import ResolvedKey
 from finetune_api.run import RunConfig
 from finetune_api.tasks import TASKS
 from finetune_trainer import tasks
-from finetune_trainer.batches import dataset, packed_attention
+from finetune_trainer.batches import dataset
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.evaluation.evaluator import EvaluationReport, Evaluator
 from finetune_trainer.evaluation.metrics import Scores
@@ -35,8 +35,7 @@ from finetune_trainer.planning import memory, plan
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.publishing import card
 from finetune_trainer.publishing.card import CardFacts
-from finetune_trainer.tasks import objective
-from finetune_trainer.tasks.objective import Objective
+from finetune_trainer.tasks import TaskHead, TaskRows
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import trainer as loop
@@ -67,7 +66,8 @@ class _Setup:
     chosen: Plan
     device: torch.device
     precision: Precision
-    objective: Objective
+    task: TaskRows
+    head: TaskHead
     splits: dict[str, Rows]
     evaluated_split: str
 
@@ -77,7 +77,7 @@ class _Setup:
 
     @property
     def is_autocast(self) -> bool:
-        return load.is_autocast(self.spec, self.precision, self.objective)
+        return load.is_autocast(self.spec, self.precision, self.task)
 
     @property
     def evaluated_rows(self) -> Rows:
@@ -173,8 +173,8 @@ def _quieten_libraries() -> None:
 def _set_up(config: RunConfig, inputs: Inputs, scratch: Path) -> _Setup:
     device = _find_device(config.spec)
     chosen = plan.parse_plan(inputs.prepared.resolved)
-    task = tasks.find_task(config.spec.task)
-    splits = {name: dataset.load_rows(inputs.data / f"{name}.parquet") for name in artifacts.SPLITS}
+    task = tasks.find_rows(config.spec.task)
+    splits = {name: dataset.load_rows(inputs.data / f"{name}.parquet", task.TOKENS) for name in artifacts.SPLITS}
     return _Setup(
         config=config,
         inputs=inputs,
@@ -182,7 +182,8 @@ def _set_up(config: RunConfig, inputs: Inputs, scratch: Path) -> _Setup:
         chosen=_fit_to_device(config.spec, inputs, chosen, device, splits),
         device=device,
         precision=load.decide_precision(chosen.precision, device),
-        objective=objective.build_objective(task.MODEL_CLASS, task.IS_LABELLED),
+        task=task,
+        head=tasks.build_head(config.spec, inputs.prepared.labels),
         splits=splits,
         # Rows nobody has seen, if there are any; with train alone there are no figures, only samples.
         evaluated_split=next((name for name in ("test", "validation") if len(splits[name])), "train"),
@@ -198,9 +199,7 @@ def _fit_to_device(
     facts = base_model.load_facts(inputs.base, None, spec.model)
     longest = max(max(split.lengths, default=0) for split in splits.values())
     available = torch.cuda.get_device_properties(device).total_memory
-    tokens, _ = memory.plan_micro_batch(
-        facts, spec, longest, available, is_labelled=tasks.find_task(spec.task).IS_LABELLED
-    )
+    tokens, _ = memory.plan_micro_batch(facts, spec, tasks.find_rows(spec.task), longest, available)
     return dataclasses.replace(chosen, micro_batch_tokens=tokens)
 
 
@@ -228,19 +227,18 @@ def _load(setup: _Setup) -> _Subject:
     loaded = load.load_base(
         inputs.base,
         setup.spec,
-        objective=setup.objective,
+        task=setup.task,
         labels=inputs.prepared.labels,
         precision=setup.precision,
         device=setup.device,
     )
     tokenizer = base_model.load_tokenizer(inputs.base, None, setup.spec.model)
     pad_token_id = _choose_pad_token(tokenizer, loaded.model)
-    tuned = load.apply_method(loaded, setup.spec, setup.objective)
+    tuned = load.apply_method(loaded, setup.spec, setup.task)
     if not getattr(loaded.model, "is_quantized", False):
         tuned.to(setup.device)
     evaluator = Evaluator(
-        objective=setup.objective,
-        num_labels=len(inputs.prepared.labels),
+        head=setup.head,
         pad_token_id=pad_token_id,
         micro_batch_tokens=setup.chosen.micro_batch_tokens,
         device=setup.device,
@@ -335,7 +333,6 @@ def _save(setup: _Setup, subject: _Subject, fitted: _Fitted, report: EvaluationR
     facts = CardFacts(
         prepared=setup.inputs.prepared,
         report=report,
-        model_class=setup.objective.model_class,
         dtype=load.choose_dtype(setup.spec, setup.precision),
         skipped_modules=load.UNQUANTIZED_MODULES,
         gguf_file=setup.inputs.gguf_file,
@@ -373,7 +370,7 @@ def _packing(setup: _Setup, subject: _Subject) -> contextlib.AbstractContextMana
     """Let the model take packed rows if the plan says so; the samples of the report go through it as users load it."""
     if not setup.chosen.is_packed:
         return contextlib.nullcontext()
-    return packed_attention.packed(subject.model, is_labelled=setup.objective.has_labels)
+    return setup.head.packing(subject.model)
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ from finetune_trainer.batches import collate, sampler
 from finetune_trainer.batches.collate import Batch
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.batches.sampler import StepOrder
+from finetune_trainer.data.samples import IGNORED
 from finetune_trainer.evaluation.evaluator import Evaluator
-from finetune_trainer.losses.parts import IGNORED
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog, StepFigures
@@ -180,7 +180,7 @@ class FineTuneTrainer(transformers.Trainer):
         return {_MICRO_BATCHES: [self._collate([rows[position] for position in positions]) for positions in cut]}
 
     def _collate(self, rows: list[dict[str, Any]]) -> Batch:
-        return collate.collate_rows(rows, self._evaluator.pad_token_id, is_packed=self._evaluator.is_packed)
+        return self._evaluator.head.collate(rows, self._evaluator.pad_token_id, is_packed=self._evaluator.is_packed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -232,7 +232,7 @@ class FineTuneTrainer(transformers.Trainer):
         """
         if return_outputs or num_items_in_batch is None:
             raise AssertionError("our own steps and evaluations ask for neither")
-        parts = self._evaluator.objective.compute(model, inputs, is_autocast=self._evaluator.is_autocast)
+        parts = self._evaluator.head.compute_loss(model, inputs, is_autocast=self._evaluator.is_autocast)
         self._num_correct += parts.num_correct
         self._num_targets += parts.num_targets
         return parts.total / num_items_in_batch * self.accelerator.num_processes
@@ -306,7 +306,7 @@ def build_arguments(
     """Translate the spec into transformers' words; whatever it would write to disk or report elsewhere is off.
 
     An item of our loader is a whole step of a rank, so the library sees a batch of one and no accumulation. Mixed
-    precision is off as well: `Objective.compute` sees to it, for training and evaluation alike.
+    precision is off as well: the task's `compute_loss` sees to it, for training and evaluation alike.
     """
     # At the end is after as many steps as there are.
     every_steps = {EvaluationInterval.STEPS: spec.evaluation.every_steps, EvaluationInterval.END: plan.total_steps}

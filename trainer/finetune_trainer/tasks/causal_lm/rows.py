@@ -4,18 +4,26 @@ Rows: one column with a text. Every token is learned, and after the last one the
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_api.errors import ModelError
 from finetune_trainer.data import samples as dataset
 from finetune_trainer.data.readers import Findings, Record
-from finetune_trainer.data.samples import Part, Sample, Shape, TokenizedRow
+from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.model import architectures
+from finetune_trainer.model.facts import ModelFacts
+from finetune_trainer.planning import memory, plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENS: tuple[str, ...] = ("input_ids",)
+TARGETS = "labels"
 MODEL_CLASS = "AutoModelForCausalLM"
-IS_LABELLED = False
+ADAPTER_TASK = "CAUSAL_LM"
+HAS_OWN_HEAD = False
+PIPELINE = "text-generation"
+ANSWERS = "next tokens"
 SHAPES: tuple[Shape, ...] = (
     Shape(required={"text": ("text", "content", "document", "body", "sentence", "passage", "article")}),
 )
@@ -51,5 +59,31 @@ def tokenize_batch(
     for ids in dataset.encode_texts(tokenizer, [sample.parts[0].text for sample in samples]):
         whole = ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
         kept = whole[:max_length]
-        rows.append(TokenizedRow(kept, labels=kept, is_truncated=len(kept) < len(whole)))
+        rows.append(TokenizedRow({"input_ids": kept, "labels": kept}, is_truncated=len(kept) < len(whole)))
     return rows
+
+
+def build_stretches(row: TokenizedRow) -> list[Stretch]:
+    """Return a row's tokens in stretches that are learned or not."""
+    return dataset.build_stretches(row.lists["input_ids"], row.lists["labels"])
+
+
+def fits_model(facts: ModelFacts) -> bool:
+    """Tell whether the architecture writes texts from left to right."""
+    return architectures.is_generative(facts)
+
+
+def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
+    """Return nothing: a language model is trained as it is."""
+    del labels
+    return {}
+
+
+def is_packable(model_type: str) -> bool:
+    """Tell whether several rows may share one."""
+    return model_type in plan.PACKED_DECODERS
+
+
+def predict_output_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:
+    """Predict the memory of logits and their loss: one per token and vocabulary entry."""
+    return memory.predict_logit_bytes(facts, tokens, width, device)

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -20,13 +20,21 @@ from finetune_api.errors import DataError, ModelError
 from finetune_trainer.data import readers
 from finetune_trainer.data import samples as dataset
 from finetune_trainer.data.readers import Findings, Record
-from finetune_trainer.data.samples import IGNORED, Part, Sample, Shape, TokenizedRow
+from finetune_trainer.data.samples import IGNORED, Part, Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.model import architectures
+from finetune_trainer.model.facts import ModelFacts
+from finetune_trainer.planning import memory, plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENS: tuple[str, ...] = ("input_ids",)
+TARGETS = "labels"
 MODEL_CLASS = "AutoModelForCausalLM"
-IS_LABELLED = False
+ADAPTER_TASK = "CAUSAL_LM"
+HAS_OWN_HEAD = False
+PIPELINE = "text-generation"
+ANSWERS = "next tokens"
 SHAPES: tuple[Shape, ...] = (
     Shape(required={"messages": ("messages", "conversations", "conversation")}),
     Shape(
@@ -127,7 +135,7 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", columns: Mapping[str, 
         raise ModelError(
             error.message, "use a model whose chat template renders one message after the other."
         ) from error
-    learned = [token for token in row.labels or [] if token != IGNORED]
+    learned = [token for token in row.lists["labels"] if token != IGNORED]
     digest = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
     return {"chatTemplate": f"sha256:{digest}", "stopToken": str(tokenizer.convert_ids_to_tokens(learned[-1]))}
 
@@ -154,9 +162,35 @@ def tokenize_batch(
         labels = [IGNORED] * len(tokens)
         for start, end in zip(spans[::2], spans[1::2], strict=True):
             labels[start:end] = tokens[start:end]
-        is_truncated = len(tokens) > max_length
-        rows.append(TokenizedRow(tokens[:max_length], labels=labels[:max_length], is_truncated=is_truncated))
+        lists = {"input_ids": tokens[:max_length], "labels": labels[:max_length]}
+        rows.append(TokenizedRow(lists, is_truncated=len(tokens) > max_length))
     return rows
+
+
+def build_stretches(row: TokenizedRow) -> list[Stretch]:
+    """Return a row's tokens in stretches that are learned or not."""
+    return dataset.build_stretches(row.lists["input_ids"], row.lists["labels"])
+
+
+def fits_model(facts: ModelFacts) -> bool:
+    """Tell whether the architecture writes texts from left to right."""
+    return architectures.is_generative(facts)
+
+
+def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
+    """Return nothing: a language model is trained as it is."""
+    del labels
+    return {}
+
+
+def is_packable(model_type: str) -> bool:
+    """Tell whether several rows may share one."""
+    return model_type in plan.PACKED_DECODERS
+
+
+def predict_output_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:
+    """Predict the memory of logits and their loss: one per token and vocabulary entry."""
+    return memory.predict_logit_bytes(facts, tokens, width, device)
 
 
 def _render_plain(sample: Sample, tokenizer: "PreTrainedTokenizerBase") -> _Rendered:

@@ -4,17 +4,25 @@ Rows: a column for the text, optionally one for a second text, one for the label
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.data import samples as dataset
 from finetune_trainer.data.readers import Findings, Record
-from finetune_trainer.data.samples import Part, Sample, Shape, TokenizedRow
+from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.model import architectures
+from finetune_trainer.model.facts import ModelFacts
+from finetune_trainer.planning import plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENS: tuple[str, ...] = ("input_ids",)
+TARGETS = "label"
 MODEL_CLASS = "AutoModelForSequenceClassification"
-IS_LABELLED = True
+ADAPTER_TASK = "SEQ_CLS"
+HAS_OWN_HEAD = True
+PIPELINE = "text-classification"
+ANSWERS = "logits"
 SHAPES: tuple[Shape, ...] = (
     Shape(
         required={
@@ -39,7 +47,7 @@ def parse_sample(row: int, record: Record, columns: Mapping[str, str], findings:
         pair = dataset.read_text(record, columns["textPair"], findings)
         parts.append(Part("textPair", pair or ""))
         is_whole = is_whole and pair is not None
-    return Sample(row, record.place, tuple(parts), label or "") if is_whole else None
+    return Sample(row, record.place, tuple(parts), (label or "",)) if is_whole else None
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", columns: Mapping[str, str]) -> dict[str, str]:
@@ -63,12 +71,39 @@ def tokenize_batch(
         return_token_type_ids=None if pairs else False,
     )
     with_types = pairs is not None and "token_type_ids" in encoded
+    names = ["input_ids", "token_type_ids"] if with_types else ["input_ids"]
     return [
         TokenizedRow(
-            input_ids=encoded["input_ids"][index],
-            label=label_ids[sample.label],
-            token_type_ids=encoded["token_type_ids"][index] if with_types else None,
+            lists={name: encoded[name][index] for name in names},
+            numbers={"label": label_ids[sample.labels[0]]},
             is_truncated=bool(encoded.encodings[index].overflowing),
         )
         for index, sample in enumerate(samples)
     ]
+
+
+def build_stretches(row: TokenizedRow) -> list[Stretch]:
+    """Return the row's tokens as one stretch: what is learned stands beside them."""
+    return [Stretch(row.lists["input_ids"], is_learned=False)]
+
+
+def fits_model(facts: ModelFacts) -> bool:
+    """Tell whether the architecture has a head for sequences."""
+    return architectures.is_listed(facts.model_type, "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES")
+
+
+def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
+    """Return number and names of the labels."""
+    names = dict(enumerate(labels))
+    return {"num_labels": len(labels), "id2label": names, "label2id": {name: index for index, name in names.items()}}
+
+
+def is_packable(model_type: str) -> bool:
+    """Tell whether several rows may share one."""
+    return model_type in plan.PACKED_ENCODERS
+
+
+def predict_output_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:
+    """Predict next to nothing: a few logits per row."""
+    del facts, tokens, width, device
+    return 0

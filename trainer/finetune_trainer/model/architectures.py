@@ -1,0 +1,24 @@
+"""What transformers can do with an architecture, from its own tables of names: none of this loads torch."""
+
+import importlib
+
+from finetune_trainer.model.facts import ModelFacts
+
+
+def is_listed(model_type: str, table: str) -> bool:
+    """Tell whether an architecture stands in one of transformers' tables.
+
+    Args:
+        model_type: of the configuration.
+        table: such as `MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES`.
+    """
+    # The module itself: as an attribute of its package it asks for torch, which its tables of names don't need.
+    tables = importlib.import_module("transformers.models.auto.modeling_auto")
+    return model_type in getattr(tables, table)
+
+
+def is_generative(facts: ModelFacts) -> bool:
+    """Tell whether an architecture writes texts from left to right."""
+    # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
+    is_encoder = is_listed(facts.model_type, "MODEL_FOR_MASKED_LM_MAPPING_NAMES") and not facts.is_decoder
+    return is_listed(facts.model_type, "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES") and not is_encoder
