@@ -28,7 +28,7 @@ import loopback_s3
 from recording import Result, record
 
 from finetune_api.artifacts import S3Address
-from finetune_api.kinds.finetunejob.spec import AddressingStyle, Storage
+from finetune_api.kinds.storage import AddressingStyle, Storage
 from finetune_devcluster import s3
 from finetune_trainer.storage import Store, digest, open_store
 

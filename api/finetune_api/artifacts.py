@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.kinds.finetunejob.spec import S3_URI_PATTERN, Model
+from finetune_api.kinds.field_types import S3_URI_PATTERN
 from finetune_api.kinds.finetunejob.status import DataStatus, Metric, Resolved
+from finetune_api.kinds.object_model import Model
 
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"

@@ -8,8 +8,9 @@ beside `properties`. What pydantic writes is brought into that form here. Pure: 
 from typing import Any
 
 from finetune_api import group, names, rules, validation
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Model
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
+from finetune_api.kinds.object_model import Model
 
 Schema = dict[str, Any]
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Model
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import DataStatus, Digest, MemoryStatus, MetricsStatus, Reason, Resolved
+from finetune_api.kinds.object_model import Model
 
 RUN_CONFIG_DIRECTORY = "/run/finetune"
 RUN_CONFIG_FILE = "run.json"

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from finetune_api import group, names, quantities, rules
-from finetune_api.kinds.finetunejob import spec
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Model
+from finetune_api.kinds import field_types, object_model
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.object_model import Model
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _MAX_SHOWN = 80
@@ -28,16 +29,16 @@ _PATTERN_RULES = {
     quantities.POSITIVE_DECIMAL_PATTERN: 'must be a decimal string above 0 such as "2" or "2e-4"',
     quantities.FRACTION_PATTERN: 'must be a decimal string from "0" to "1"',
     quantities.QUANTITY_PATTERN: 'must be a Kubernetes quantity such as "4", "500m" or "16Gi"',
-    spec.S3_URI_PATTERN: "must be an address of the form s3://bucket/key",
-    spec.MODEL_URI_PATTERN: "must be an address of the form s3://bucket/folder/ or s3://bucket/file.gguf",
-    spec.SHA256_PATTERN: "must be 64 hexadecimal digits in lower case, or empty",
-    spec.LABEL_PATTERN: "must consist of lower-case letters, digits and -, and begin and end with a letter or digit",
-    spec.LABEL_VALUE_PATTERN: "must be a label's value: letters, digits, -, _ and ., no sign at an end",
-    spec.LABEL_KEY_PATTERN: "must be a label's key: letters, digits, -, _ and ., perhaps after a domain and /",
-    spec.OPTIONAL_NAME_PATTERN: "must be the name of a Kubernetes object: lower-case letters, digits, - and .",
-    spec.ENDPOINT_PATTERN: "must be http:// or https:// with host and optional port, without a path",
-    spec.COLUMN_PATTERN: "must not contain control characters",
-    spec.ENV_NAME_PATTERN: "must be the name of an environment variable",
+    field_types.S3_URI_PATTERN: "must be an address of the form s3://bucket/key",
+    field_types.MODEL_URI_PATTERN: "must be an address of the form s3://bucket/folder/ or s3://bucket/file.gguf",
+    field_types.SHA256_PATTERN: "must be 64 hexadecimal digits in lower case, or empty",
+    field_types.LABEL_PATTERN: "must consist of lower-case letters, digits and -, no - at an end",
+    field_types.LABEL_VALUE_PATTERN: "must be a label's value: letters, digits, -, _ and ., no sign at an end",
+    field_types.LABEL_KEY_PATTERN: "must be a label's key: letters, digits, -, _ and ., perhaps after a domain and /",
+    field_types.OPTIONAL_NAME_PATTERN: "must be the name of a Kubernetes object: lower-case letters, digits, - and .",
+    field_types.ENDPOINT_PATTERN: "must be http:// or https:// with host and optional port, without a path",
+    field_types.COLUMN_PATTERN: "must not contain control characters",
+    field_types.ENV_NAME_PATTERN: "must be the name of an environment variable",
 }
 
 
@@ -227,7 +228,7 @@ def _find_model(model: type[Model], location: tuple[int | str, ...]) -> type[Mod
     for part in location:
         if isinstance(part, int):
             continue
-        fields = {spec.build_field_name(name): field for name, field in model.model_fields.items()}
+        fields = {object_model.build_field_name(name): field for name, field in model.model_fields.items()}
         if part in fields:
             model = next(_models_in(fields[part].annotation), model)
     return model
@@ -241,7 +242,7 @@ def _models_in(annotation: object) -> Iterator[type[Model]]:
 
 
 def _field_names(model: type[Model]) -> set[str]:
-    return {spec.build_field_name(name) for name in model.model_fields}
+    return {object_model.build_field_name(name) for name in model.model_fields}
 
 
 def _remove_paths(data: object, locations: list[tuple[int | str, ...]]) -> object:

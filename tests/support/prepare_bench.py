@@ -13,7 +13,7 @@ import pytest
 
 from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import Interrupted
-from finetune_api.kinds.finetunejob.spec import AddressingStyle, Storage
+from finetune_api.kinds.storage import AddressingStyle, Storage
 from finetune_api.run import RunConfig
 
 BUCKET = "bench"

@@ -20,7 +20,7 @@ from finetune_api.errors import (
     ReferenceNotFound,
     StorageUnavailable,
 )
-from finetune_api.kinds.finetunejob.spec import Storage
+from finetune_api.kinds.storage import Storage
 from finetune_trainer.storage import RemoteFile, Store, folder, open_store
 
 ADDRESS = S3Address("data", "d/a")

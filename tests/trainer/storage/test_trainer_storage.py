@@ -19,7 +19,7 @@ from finetune_api.errors import (
     ReferenceNotFound,
     StorageUnavailable,
 )
-from finetune_api.kinds.finetunejob.spec import Storage
+from finetune_api.kinds.storage import Storage
 from finetune_trainer.storage import RemoteFile, download, listing, open_store, ranges, transfer
 from finetune_trainer.telemetry import prometheus
 

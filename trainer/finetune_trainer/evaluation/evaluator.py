@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from finetune_api.errors import Diverged
-from finetune_api.kinds.finetunejob.spec import Model, Precision, Quantization, Task
+from finetune_api.kinds.finetunejob.spec import Precision, Quantization, Task
+from finetune_api.kinds.object_model import Model
 from finetune_trainer import signals
 from finetune_trainer.batches import sampler
 from finetune_trainer.batches.collate import Batch

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from finetune_api import run
-from finetune_api.kinds.finetunejob.spec import Storage
+from finetune_api.kinds.storage import Storage
 from finetune_trainer.storage.folder import FolderStore
 from finetune_trainer.storage.listing import MAX_FILES, RemoteFile
 from finetune_trainer.storage.s3 import S3Store

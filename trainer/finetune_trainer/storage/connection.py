@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 
 from finetune_api.artifacts import S3Address
 from finetune_api.errors import ConfigError
-from finetune_api.kinds.finetunejob.spec import Storage
+from finetune_api.kinds.storage import Storage
 from finetune_trainer.storage import failures
 from finetune_trainer.telemetry import prometheus
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import ConfigError, StorageUnavailable
-from finetune_api.kinds.finetunejob.spec import Storage
+from finetune_api.kinds.storage import Storage
 from finetune_trainer.storage import body, download, failures, objects, transfer, upload
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import Item, RemoteFile

@@ -1,86 +1,28 @@
 """What a user writes: FineTuneJobSpec and its parts, with unit, default and range of every field.
 
 The docstring below a field is its description in the CRD (`kubectl explain`). Rules across fields stand in
-`finetune_api.validation`, not here. Python names are snake_case, the serialized ones camelCase.
+`finetune_api.rules`, not here. Python names are snake_case, the serialized ones camelCase. What other kinds have too
+(storage, pods, the types of single fields) lies one folder up.
 """
 
-import re
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from finetune_api.quantities import DecimalString, FractionString, PositiveDecimalString, Quantity
-
-S3_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00]+)*/?$"
-MODEL_URI_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00]+)*/?|hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(@[A-Za-z0-9._-]+)?)$"
-SHA256_PATTERN = r"^([0-9a-f]{64})?$"
-LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-OPTIONAL_NAME_PATTERN = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$"
-ENDPOINT_PATTERN = r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?)?$"
-COLUMN_PATTERN = r"^[^\x00-\x1f]+$"
-LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$"
-LABEL_KEY_PATTERN = r"^(([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$"
-ENV_NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_DOT_SEGMENT_PATTERN = r"(^|/)[.]{1,2}(/|$)"
-_DOT_SEGMENT_MESSAGE = "must not contain the path segments . and .."
-_DOT_SEGMENT_RULE: JsonDict = {
-    "rule": f"!self.matches('{_DOT_SEGMENT_PATTERN}')",
-    "message": _DOT_SEGMENT_MESSAGE,
-    "reason": "FieldValueInvalid",
-}
-
-
-def _refuse_dot_segments(uri: str) -> str:
-    if re.search(_DOT_SEGMENT_PATTERN, uri):
-        raise PydanticCustomError("dot_segment", _DOT_SEGMENT_MESSAGE)
-    return uri
-
-
-def _address(pattern: str) -> tuple[object, AfterValidator]:
-    field = Field(pattern=pattern, max_length=1024, json_schema_extra={"x-kubernetes-validations": [_DOT_SEGMENT_RULE]})
-    return field, AfterValidator(_refuse_dot_segments)
-
-
-def _refuse_repeated(items: Sequence["EnvVar | LocalObjectReference | Dataset | str"]) -> list[Any]:
-    """Keep lists that are maps or sets for the API server free of repetitions here too."""
-    keys = [item if isinstance(item, str) else item.name for item in items]
-    repeated = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
-    if repeated is not None:
-        raise PydanticCustomError("repeated", "must not repeat {name}", {"name": repeated})
-    return list(items)
-
-
-Unique = AfterValidator(_refuse_repeated)
-S3Uri = Annotated[str, *_address(S3_URI_PATTERN)]
-ModelUri = Annotated[str, *_address(MODEL_URI_PATTERN)]
-Name = Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN, max_length=253)]
-Text = Annotated[str, StringConstraints(max_length=4096)]
-
-
-_INITIALISMS = {"sha256", "uid", "uri", "url"}
-
-
-def build_field_name(python_name: str) -> str:
-    """Write `job_uid` as `jobUID`: camelCase, initialisms in capitals, as the Kubernetes API conventions have it."""
-    first, *rest = python_name.split("_")
-    return first + "".join(word.upper() if word in _INITIALISMS else word.capitalize() for word in rest)
-
-
-class Model(BaseModel):
-    """Base of every object of the API: strict about unknown fields, camelCase outside, frozen."""
-
-    model_config = ConfigDict(
-        alias_generator=build_field_name,
-        extra="forbid",
-        frozen=True,
-        populate_by_name=True,
-        serialize_by_alias=True,
-        use_attribute_docstrings=True,
-    )
+from finetune_api.kinds.field_types import (
+    COLUMN_PATTERN,
+    LABEL_PATTERN,
+    SHA256_PATTERN,
+    ModelUri,
+    S3Uri,
+    Text,
+    Unique,
+)
+from finetune_api.kinds.object_model import Model
+from finetune_api.kinds.pods import Placement, Resources, Trainer
+from finetune_api.kinds.storage import Storage
+from finetune_api.quantities import DecimalString, FractionString, PositiveDecimalString
 
 
 class Task(StrEnum):
@@ -135,11 +77,6 @@ class EvaluationInterval(StrEnum):
     EPOCH = "Epoch"
     STEPS = "Steps"
     END = "End"
-
-
-class AddressingStyle(StrEnum):
-    PATH = "path"
-    VIRTUAL = "virtual"
 
 
 class ModelSource(Model):
@@ -262,92 +199,6 @@ class Output(Model):
     """uri of the folder the run writes below."""
     merge: bool = False
     """merge folds the adapter into the base model and publishes a full model."""
-
-
-class Storage(Model):
-    secret_name: Name = ""
-    """secretName of a Secret in the job's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally
-    AWS_SESSION_TOKEN. Empty: the pod's own identity."""
-    endpoint_url: Annotated[str, Field(pattern=ENDPOINT_PATTERN, max_length=512)] = ""
-    """endpointURL of an S3-compatible store. Empty: AWS."""
-    region: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]*$")] = "us-east-1"
-    """region that requests are signed for."""
-    addressing_style: AddressingStyle = AddressingStyle.VIRTUAL
-    """addressingStyle: `virtual` puts the bucket into the host name, `path` into the path."""
-
-
-class Resources(Model):
-    gpus: Annotated[int, Field(ge=0, le=16)] = 1
-    """gpus per node. 0 trains on the CPU."""
-    nodes: Annotated[int, Field(ge=1, le=64)] = 1
-    """nodes the training runs on."""
-    cpu: Quantity = "4"
-    """cpu cores of the train pod, as a Kubernetes quantity."""
-    memory: Quantity = "16Gi"
-    """memory of the train pod, as a Kubernetes quantity."""
-    scratch: Quantity = "50Gi"
-    """scratch is the local disk for model, data and checkpoints."""
-    gpu_resource: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")] = "nvidia.com/gpu"
-    """gpuResource is the extended resource that counts GPUs."""
-
-
-class Toleration(Model):
-    key: Annotated[str, Field(max_length=317, pattern=LABEL_KEY_PATTERN)] = ""
-    """key of the taint; empty with operator Exists matches every taint."""
-    operator: Annotated[str, Field(max_length=16, pattern=r"^(Exists|Equal)$")] = "Equal"
-    """operator: Exists or Equal."""
-    value: Annotated[str, Field(max_length=63, pattern=LABEL_VALUE_PATTERN)] = ""
-    """value of the taint; with operator Equal."""
-    effect: Annotated[str, Field(max_length=32, pattern=r"^(|NoSchedule|PreferNoSchedule|NoExecute)$")] = ""
-    """effect of the taint; empty matches every effect."""
-
-
-class Placement(Model):
-    node_selector: dict[
-        Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63, pattern=LABEL_VALUE_PATTERN)]
-    ] = Field(default={}, max_length=32)
-    """nodeSelector: labels a node must carry."""
-    tolerations: list[Toleration] = Field(
-        default=[], max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}
-    )
-    """tolerations of node taints."""
-    priority_class_name: Name = ""
-    """priorityClassName of the pods."""
-    queue_name: Annotated[str, Field(pattern=OPTIONAL_NAME_PATTERN, max_length=63)] = ""
-    """queueName of a Kueue LocalQueue in the job's namespace."""
-    runtime_class_name: Name = ""
-    """runtimeClassName of the pods."""
-    service_account_name: Name = ""
-    """serviceAccountName of the pods, for cloud identities. No token of it is mounted."""
-
-
-class EnvVar(Model):
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=ENV_NAME_PATTERN)]
-    """name of the variable; names that look like secrets are refused."""
-    value: Text = ""
-    """value as plain text, readable by everybody who may read the job."""
-
-
-class LocalObjectReference(Model):
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=OPTIONAL_NAME_PATTERN)]
-    """name of a Secret in the job's namespace."""
-
-
-class Trainer(Model):
-    image: Annotated[str, Field(max_length=512, pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/@-]*)?$")] = ""
-    """image of the trainer, from the operator's allow-list. Empty: the operator's default."""
-    image_pull_secrets: Annotated[list[LocalObjectReference], Unique] = Field(
-        default=[],
-        max_length=8,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
-    """imagePullSecrets for the trainer image."""
-    env: Annotated[list[EnvVar], Unique] = Field(
-        default=[],
-        max_length=64,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
-    """env adds plain variables to the trainer."""
 
 
 class Checkpoint(Model):

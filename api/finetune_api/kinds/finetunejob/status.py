@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_api.kinds.finetunejob.spec import Model
+from finetune_api.kinds.object_model import Model
 from finetune_api.quantities import Quantity
 
 MAX_MESSAGE_LENGTH = 1024
