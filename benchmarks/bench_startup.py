@@ -19,7 +19,7 @@ from typing import Any
 
 from recording import Result, record
 
-from finetune_api import run
+from finetune_api import exits, run
 from finetune_demo import buckets, datasets
 from finetune_devcluster import s3
 
@@ -131,7 +131,7 @@ def _measure_refusal(folder: Path, config: dict[str, Any], name: str, shared: di
     command, environment = _start(folder, broken, name)
     began = time.perf_counter()
     ended = subprocess.run(command, env=shared | environment, check=False, capture_output=True)
-    assert ended.returncode == run.ExitCode.CONFIG, ended
+    assert ended.returncode == exits.ExitCode.CONFIG, ended
     return time.perf_counter() - began
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from finetune_api import artifacts, crd, errors, metrics, rules, run, tasks
+from finetune_api import artifacts, crd, errors, exits, metrics, rules, tasks
 from finetune_api.kinds.finetunejob import status
 
 ROOT = Path(__file__).parents[1]
@@ -113,12 +113,12 @@ def _render_tasks() -> str:
 
 def _render_exit_codes() -> str:
     rows = ["| code | reasons | then |", "|---|---|---|", "| 0 |  | succeeded, if the manifest's digest was reported |"]
-    for code in run.ExitCode:
-        if code == run.ExitCode.OK:
+    for code in exits.ExitCode:
+        if code == exits.ExitCode.OK:
             continue
-        reasons = ", ".join(run.REASONS_BY_EXIT_CODE.get(code, (status.Reason.INTERNAL,)))
-        then = "failed at once" if code in run.FINAL_EXIT_CODES else "counted against backoffLimit"
-        then = "not counted, started again" if code in run.IGNORED_EXIT_CODES else then
+        reasons = ", ".join(exits.REASONS_BY_EXIT_CODE.get(code, (status.Reason.INTERNAL,)))
+        then = "failed at once" if code in exits.FINAL_EXIT_CODES else "counted against backoffLimit"
+        then = "not counted, started again" if code in exits.IGNORED_EXIT_CODES else then
         rows.append(f"| {int(code)} | {reasons} | {then} |")
     return "\n".join(rows) + "\n\n```\n" + (errors.__doc__ or "").strip() + "\n```"
 

@@ -2,7 +2,6 @@
 
     FineTuneError
      ├── ConfigError          78  the spec or the pod's configuration can't work
-     ├── UsageError           64  the program was called wrongly
      ├── DataError            65  rows, files or labels are wrong
      ├── ModelError           65  the base model is damaged, unsafe or unfit for the task
      ├── ReferenceNotFound    66  a bucket, key or file isn't there
@@ -10,15 +9,15 @@
      ├── CUDAOutOfMemory      79  the GPU's memory is too small for the run
      ├── Diverged             80  the loss is not a finite number any more
      ├── StorageUnavailable   69  the store can't be reached or fails; retried
-     ├── TemporaryFailure     75  anything else that may pass; retried
      ├── GPUFault             85  the GPU a pod was promised can't be used; retried
      └── Interrupted         143  stopped by a signal; resumed, not counted
 
-Final or retried is decided here, once for both sides: see `finetune_api.run.FINAL_EXIT_CODES`.
+Final or retried is decided here, once for both sides: see `finetune_api.exits.FINAL_EXIT_CODES`.
 """
 
 from typing import ClassVar
 
+from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.status import Reason
 
 
@@ -31,7 +30,7 @@ class FineTuneError(Exception):
     """
 
     reason: ClassVar[Reason] = Reason.INTERNAL
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.UNCLASSIFIED
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -41,57 +40,48 @@ class FineTuneError(Exception):
 
 class ConfigError(FineTuneError):
     reason = Reason.CONFIG_ERROR
-    exit_code = 78
-
-
-class UsageError(FineTuneError):
-    reason = Reason.CONFIG_ERROR
-    exit_code = 64
+    exit_code = ExitCode.CONFIG
 
 
 class DataError(FineTuneError):
     reason = Reason.DATA_ERROR
-    exit_code = 65
+    exit_code = ExitCode.DATA
 
 
 class ModelError(FineTuneError):
     reason = Reason.MODEL_ERROR
-    exit_code = 65
+    exit_code = ExitCode.DATA
 
 
 class ReferenceNotFound(FineTuneError):
     reason = Reason.REFERENCE_NOT_FOUND
-    exit_code = 66
+    exit_code = ExitCode.INPUT_MISSING
 
 
 class AccessDenied(FineTuneError):
     reason = Reason.ACCESS_DENIED
-    exit_code = 77
+    exit_code = ExitCode.ACCESS_DENIED
 
 
 class CUDAOutOfMemory(FineTuneError):
     reason = Reason.CUDA_OUT_OF_MEMORY
-    exit_code = 79
+    exit_code = ExitCode.CUDA_OUT_OF_MEMORY
 
 
 class Diverged(FineTuneError):
     reason = Reason.DIVERGED
-    exit_code = 80
+    exit_code = ExitCode.DIVERGED
 
 
 class StorageUnavailable(FineTuneError):
     reason = Reason.STORAGE_UNAVAILABLE
-    exit_code = 69
-
-
-class TemporaryFailure(FineTuneError):
-    exit_code = 75
+    exit_code = ExitCode.STORAGE_UNAVAILABLE
 
 
 class GPUFault(FineTuneError):
-    exit_code = 85
+    exit_code = ExitCode.GPU_FAULT
 
 
 class Interrupted(FineTuneError):
     reason = Reason.POD_DISRUPTED
-    exit_code = 143
+    exit_code = ExitCode.INTERRUPTED

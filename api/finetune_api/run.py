@@ -1,14 +1,15 @@
-"""What the operator hands the trainer, and how a stage ends: RunConfig, exit codes, the termination message.
+"""What the operator hands the trainer, and how a stage ends: RunConfig and the termination message.
 
 The two sides meet only here: one JSON file in, one exit code and one JSON object of at most 4 KiB out.
 """
 
 import json
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune_api import wording
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import DataStatus, Digest, MemoryStatus, MetricsStatus, Reason, Resolved
 from finetune_api.kinds.object_model import Model
@@ -40,55 +41,6 @@ STORE_FOLDER_VARIABLE = "FINETUNE_STORE_FOLDER"
 class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
-
-
-class ExitCode(IntEnum):
-    """Numbers of sysexits.h where they exist."""
-
-    OK = 0
-    UNCLASSIFIED = 1
-    USAGE = 64
-    DATA = 65
-    INPUT_MISSING = 66
-    STORAGE_UNAVAILABLE = 69
-    TEMPORARY = 75
-    ACCESS_DENIED = 77
-    CONFIG = 78
-    CUDA_OUT_OF_MEMORY = 79
-    DIVERGED = 80
-    GPU_FAULT = 85
-    ABORTED = 134
-    KILLED = 137
-    SEGMENTATION_FAULT = 139
-    INTERRUPTED = 143
-
-
-FINAL_EXIT_CODES = (
-    ExitCode.USAGE,
-    ExitCode.DATA,
-    ExitCode.INPUT_MISSING,
-    ExitCode.ACCESS_DENIED,
-    ExitCode.CONFIG,
-    ExitCode.CUDA_OUT_OF_MEMORY,
-    ExitCode.DIVERGED,
-)
-"""The user's to fix: a retry would give the same again."""
-IGNORED_EXIT_CODES = (ExitCode.INTERRUPTED,)
-"""Neither counted nor final."""
-
-REASONS_BY_EXIT_CODE: dict[int, tuple[Reason, ...]] = {
-    ExitCode.USAGE: (Reason.CONFIG_ERROR,),
-    ExitCode.DATA: (Reason.DATA_ERROR, Reason.MODEL_ERROR),
-    ExitCode.INPUT_MISSING: (Reason.REFERENCE_NOT_FOUND,),
-    ExitCode.STORAGE_UNAVAILABLE: (Reason.STORAGE_UNAVAILABLE,),
-    ExitCode.ACCESS_DENIED: (Reason.ACCESS_DENIED,),
-    ExitCode.CONFIG: (Reason.CONFIG_ERROR, Reason.INVALID_SPEC),
-    ExitCode.CUDA_OUT_OF_MEMORY: (Reason.CUDA_OUT_OF_MEMORY,),
-    ExitCode.DIVERGED: (Reason.DIVERGED,),
-    ExitCode.KILLED: (Reason.OUT_OF_MEMORY,),
-    ExitCode.INTERRUPTED: (Reason.POD_DISRUPTED,),
-}
-"""The reasons a code allows; the first one is assumed when there is no message. Codes not listed mean Internal."""
 
 
 class JobIdentity(Model):
@@ -177,8 +129,8 @@ def build_termination_text(message: TerminationMessage) -> str:
         if len(text.encode()) <= MAX_TERMINATION_MESSAGE_BYTES:
             return text
         for key in ("message", "remedy"):
-            data[key] = _cut(data.get(key, ""), limit)
-        data["warnings"] = [_cut(item, limit) for item in data.get("warnings", [])][: limit // 64]
+            data[key] = wording.cut(data.get(key, ""), limit)
+        data["warnings"] = [wording.cut(item, limit) for item in data.get("warnings", [])][: limit // 64]
         text = _dump(data)
     for key in ("warnings", "metrics", "resolved"):
         if len(text.encode()) <= MAX_TERMINATION_MESSAGE_BYTES:
@@ -190,10 +142,6 @@ def build_termination_text(message: TerminationMessage) -> str:
             f"termination message ({len(text.encode())} bytes) must be at most {MAX_TERMINATION_MESSAGE_BYTES} bytes"
         )
     return text
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _dump(data: dict[str, object]) -> str:

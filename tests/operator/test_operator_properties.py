@@ -10,7 +10,7 @@ from cluster_objects import Cluster
 from hypothesis import event, given, settings, strategies
 from manifests import Manifest
 
-from finetune_api import group, run
+from finetune_api import exits, group
 from finetune_api.kinds.finetunejob.status import ConditionType
 from finetune_operator.runtime import merge_patch as status_patch
 from finetune_operator.runtime.plan import CreateJob
@@ -84,10 +84,10 @@ class History:
         code = CODES[number % len(CODES)]
         text = objects.build_message(*self.name_live_attempt(), code, "DataError", message="bad") if number % 2 else "?"
         disruption = "drained" if number % 5 == 0 and code else ""
-        reason = "OOMKilled" if code == run.ExitCode.KILLED and number % 3 else ""
+        reason = "OOMKilled" if code == exits.ExitCode.KILLED and number % 3 else ""
         child = self.live_jobs()[-1]
         objects.end_pod(self.live_pods()[-1], code, self.now, text, reason=reason, disruption=disruption)
-        if not disruption and code not in run.IGNORED_EXIT_CODES:
+        if not disruption and code not in exits.IGNORED_EXIT_CODES:
             objects.end_child(child, "Failed" if code else "Complete", self.now, "PodFailurePolicy" if code else "")
 
     def delete_by_hand(self, number: int) -> None:

@@ -130,25 +130,6 @@ def test_no_secret_gets_into_a_line(stream: io.StringIO) -> None:
     assert "Traceback" in json.loads(stream.getvalue().splitlines()[1])["traceback"]
 
 
-TEXTS = [
-    ("GET /a?X-Amz-Signature=0badc0de&x=1", "GET /a?X-Amz-Signature=***&x=1"),
-    ("https://host/a?X-Amz-Credential=AKIA%2F2026&X-Amz-Security-Token=abc", "https://host/a?X-Amz-Credential=***&X-Amz-Security-Token=***"),
-    ("Authorization: AWS4-HMAC-SHA256 Credential=a, Signature=b", "Authorization: ***"),
-    ("'Authorization': 'Bearer abc.def'", "'Authorization': '***'"),
-    ("sent Bearer abc.def-ghi", "sent Bearer ***"),
-    ("token hf_abcdefghijklmnopqrst", "token hf_***"),
-    ("key AKIAIOSFODNN7EXAMPLE", "key AKIA***"),
-    ("http://user:pass@host/", "http://***@host/"),
-    ("aws_secret_access_key = abc", "aws_secret_access_key = ***"),
-    ("nothing to hide: s3://bucket/key, 12 rows", "nothing to hide: s3://bucket/key, 12 rows"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "want"), TEXTS, ids=[text[:20] for text, _ in TEXTS])
-def test_what_looks_like_a_secret_is_replaced(text: str, want: str) -> None:
-    assert logs.scrub_text(text, {}) == want
-
-
 def test_libraries_that_log_request_headers_are_kept_quiet(
     stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:

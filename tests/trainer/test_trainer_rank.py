@@ -7,7 +7,8 @@ import torch
 from training_runs import build_config
 
 from finetune_api import errors
-from finetune_api.run import REASONS_BY_EXIT_CODE, TerminationMessage
+from finetune_api.exits import REASONS_BY_EXIT_CODE
+from finetune_api.run import TerminationMessage
 from finetune_trainer.pod import rank, rank_result
 
 CONFIG = build_config("CausalLM", "decoder", {}, {}, uid="1-2")
@@ -30,7 +31,7 @@ def test_a_known_error_keeps_its_words_code_and_reason(kind: type[errors.FineTun
 
 
 def test_every_class_of_the_tree_is_in_this_table() -> None:
-    assert len(KNOWN) == 12
+    assert len(KNOWN) == 10
 
 
 def test_an_exhausted_gpu_says_what_to_lower() -> None:

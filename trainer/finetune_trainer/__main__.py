@@ -2,7 +2,7 @@
 
 import sys
 
-from finetune_api.run import ExitCode
+from finetune_api.exits import ExitCode
 
 
 def main(arguments: list[str]) -> int:

@@ -21,8 +21,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_api import run, validation
+from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.status import Reason
-from finetune_api.run import ExitCode, RunConfig, Stage, TerminationMessage
+from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer.pod import rank_result
 from finetune_trainer.telemetry import logs
 

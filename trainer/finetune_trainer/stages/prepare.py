@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from finetune_api import artifacts, quantities, validation
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, S3Address
 from finetune_api.errors import ConfigError, DataError, FineTuneError
+from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import DataStatus, MemoryStatus, ResolvedKey, build_message
-from finetune_api.run import ExitCode, RunConfig, TerminationMessage
+from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
+from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer import signals, storage, tasks
 from finetune_trainer.data import findings as wording
 from finetune_trainer.data import report, sources, tokenized_files
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MAX_WARNINGS = 16
 """As many as the status holds."""
 
 
@@ -299,7 +299,7 @@ def _publish(
             "report_uri": str(folder.join(artifacts.REPORT)),
         }
     )
-    kept = [build_message(warning) for warning in prepared.warnings[:_MAX_WARNINGS]]
+    kept = [build_message(warning) for warning in prepared.warnings[:MAX_WARNINGS]]
     manifest = PreparedManifest(
         uid=config.job.uid,
         attempt=config.job.attempt,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from finetune_api import quantities
 from finetune_api.artifacts import RunLayout, RunManifest
+from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.status import MemoryStatus, MetricsStatus
-from finetune_api.run import ExitCode, RunConfig, Stage, TerminationMessage
+from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage
 from finetune_trainer.publishing import commit
 from finetune_trainer.publishing.commit import Published

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from finetune_api import wording
 from finetune_api.kinds.object_model import Model
 from finetune_api.quantities import Quantity
 
@@ -17,6 +18,7 @@ MAX_MESSAGE_LENGTH = 1024
 """Longest message kept in a condition, a failure or an Event; Events allow 1,024 characters."""
 MAX_ATTEMPTS = 10
 MAX_METRICS = 32
+MAX_WARNINGS = 16
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 ReasonText = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")]
@@ -284,7 +286,7 @@ class FineTuneJobStatus(Model):
     """trainerImage of all attempts, as it was chosen for the first."""
     resolved: Resolved = {}
     """resolved holds every automatic choice as decided."""
-    warnings: Annotated[list[Message], Field(max_length=16)] = []
+    warnings: Annotated[list[Message], Field(max_length=MAX_WARNINGS)] = []
     """warnings that did not stop the run."""
     data: DataStatus | None = None
     """data as it was read."""
@@ -334,7 +336,7 @@ def parse_time(text: str) -> datetime:
 
 def build_message(text: str) -> str:
     """Cut a text to what conditions and Events may hold, marking the cut."""
-    return text if len(text) <= MAX_MESSAGE_LENGTH else text[: MAX_MESSAGE_LENGTH - 1] + "…"
+    return wording.cut(text, MAX_MESSAGE_LENGTH)
 
 
 def find_condition(conditions: Sequence[Condition], condition_type: ConditionType) -> Condition | None:

@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from pydantic import ValidationError
 
-from finetune_api import run
+from finetune_api import exits
+from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Attempt, Failure, Milestone, Reason
-from finetune_api.run import ExitCode, Stage, TerminationMessage
+from finetune_api.run import Stage, TerminationMessage
 from finetune_operator.jobs.observe import ChildJob, ChildPod
 from finetune_operator.runtime import logs
 
@@ -185,9 +186,9 @@ def _decide_failed_pod(attempt: Attempt, pod: ChildPod) -> Outcome:
         text = f"pod {pod.name} used more memory than its limit and was killed"
         return _fail(End.COUNTED, build_failure(Reason.OUT_OF_MEMORY, text, exit_code=code))
     message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
-    if code in run.FINAL_EXIT_CODES:
+    if code in exits.FINAL_EXIT_CODES:
         return _fail(End.FINAL, _describe(pod, message))
-    if pod.disruption or code in run.IGNORED_EXIT_CODES:
+    if pod.disruption or code in exits.IGNORED_EXIT_CODES:
         text = pod.disruption or f"pod {pod.name} was stopped by a signal"
         return _fail(End.UNCOUNTED, build_failure(Reason.POD_DISRUPTED, text, exit_code=code))
     return _fail(End.COUNTED, _describe(pod, message))
@@ -196,7 +197,7 @@ def _decide_failed_pod(attempt: Attempt, pod: ChildPod) -> Outcome:
 def _describe(pod: ChildPod, message: TerminationMessage | None) -> Failure:
     """Build the failure from message and exit code; the code limits what the message may claim."""
     code = pod.exit_code
-    allowed = run.REASONS_BY_EXIT_CODE.get(code if code is not None else -1, (Reason.INTERNAL,))
+    allowed = exits.REASONS_BY_EXIT_CODE.get(code if code is not None else -1, (Reason.INTERNAL,))
     if message is not None and message.reason in allowed:
         return build_failure(Reason(message.reason), message.message or _tell_end(pod), message.remedy, code)
     # Without a message 137 may be anything from an impatient node to `kill -9`: memory is only blamed on evidence.

@@ -39,7 +39,6 @@ from finetune_operator.runtime.plan import CreateJob, Event, PatchJob, Plan
 EVENTS_AFTER_SECONDS = 10
 """A Job without pods for that long asks for its Events: they alone say why (a choice; pods come within a second)."""
 _MAX_EVENTS_PAUSE_SECONDS = 300
-_MAX_WARNINGS = 16
 
 
 def build_failed(reason: Reason, message: str, remedy: str = "") -> Verdict:
@@ -390,7 +389,7 @@ def _merge_memory(old: MemoryStatus | None, new: MemoryStatus | None) -> MemoryS
 def _merge_warnings(current: FineTuneJobStatus, message: TerminationMessage) -> list[str]:
     added = [logs.scrub_text(text) for text in message.warnings]
     texts = [status.build_message(text) for text in (*current.warnings, *added)]
-    return list(dict.fromkeys(texts))[:_MAX_WARNINGS]
+    return list(dict.fromkeys(texts))[: status.MAX_WARNINGS]
 
 
 def _build_prepared(current: FineTuneJobStatus) -> PreparedReference:

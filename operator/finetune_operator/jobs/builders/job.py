@@ -8,7 +8,7 @@ are functions of the FineTuneJob and the attempt, so that creating twice is impo
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_api import group, names, run
+from finetune_api import exits, group, names, run
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, Stage
 from finetune_operator.jobs.builders import pod, run_config
@@ -103,8 +103,8 @@ def _build_failure_rules() -> list[Manifest]:
     """In order, the first match wins; whatever matches none counts, and with backoffLimit 0 the Job has failed."""
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        _build_exit_code_rule("FailJob", run.FINAL_EXIT_CODES),
-        _build_exit_code_rule("Ignore", run.IGNORED_EXIT_CODES),
+        _build_exit_code_rule("FailJob", exits.FINAL_EXIT_CODES),
+        _build_exit_code_rule("Ignore", exits.IGNORED_EXIT_CODES),
     ]
 
 
