@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Placement
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.pods import Placement
 from finetune_api.validation import FieldError
 from finetune_operator.settings import Settings
 
