@@ -1,40 +1,167 @@
-"""Rows of a .parquet file, a batch at a time."""
+"""Rows of a .parquet file, a batch at a time.
+
+A page of a parquet file may stand for any number of equal values: what a file becomes in memory is bounded before it
+is decoded, from what its footer says of each column, and again as batches come.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from finetune_api.errors import DataError
+from finetune_trainer.data import findings as wording
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.readers.record import MAX_ROW_BYTES, Record
+from finetune_trainer.data.readers import signatures
+from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_GROWTH, MAX_ROW_BYTES, Record
 
-_PARQUET_ROWS = 1024
+MAX_PAGE_BYTES = 2**30
+"""Most bytes of one column of one row group, decompressed (a choice): writers end a group at 128 to 512 MB."""
+MAX_GROUP_VALUES = 2**26
+"""Most values of one column of one row group (a choice): a million rows, each a conversation of 64 parts."""
+FREE_GROWTH_BYTES = 2**26
+"""What any file may become (a choice): a column of a million equal labels takes a hundred bytes."""
+
+_BATCH_VALUES = 2**20
+"""Most values of a column that are decoded at a time (a choice): 8 MB, texts are indices of a dictionary then."""
+_BATCH_ROWS = 2**16
+_SLICE_ROWS = 1024
+_SLICE_BYTES = 2**24
+"""Rows and bytes that become Python's values at a time (a choice)."""
+_INDEX_COLUMN = "__index_level_"
+"""What pandas calls an index without a name."""
 
 
 def read_batches(path: Path, name: str, findings: Findings) -> Iterator[Record]:
+    """Read a .parquet file."""
     if not name.lower().endswith(".parquet"):
         raise DataError(f"{name} must not be compressed from outside", "upload the .parquet file as it is.")
+    with path.open("rb") as stream:
+        head = stream.read(2048)
+    if not head:
+        return
+    signatures.check_parquet(head, name)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(_PARQUET_ROWS):
-                for values in _convert_rows(batch, name, number):
+            columns = _check_schema(file.schema_arrow, name)
+            whole = file.schema_arrow
+            texts = [leaf.path for leaf in map(file.schema.column, range(len(file.schema))) if _is_text(leaf)]
+        # Texts stay dictionaries until they were measured: a value that stands in a thousand rows is in memory once.
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+            kept = pyarrow.schema([whole.field(column) for column in columns])
+            yield from _read_groups(file, kept, path.stat().st_size, name, findings)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"{name} must be a whole parquet file; {wording.shorten(error)}", "upload the file again."
+        ) from error
+
+
+def _is_text(leaf: Any) -> bool:
+    return bool(leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type in ("STRING", "NONE"))
+
+
+def _check_schema(schema: pyarrow.Schema, name: str) -> list[str]:
+    """Return the columns to read."""
+    if len(schema.names) > MAX_COLUMNS:
+        raise DataError(
+            f"{name} must have at most {MAX_COLUMNS} columns, not {len(schema.names)}", "leave out those not needed."
+        )
+    repeated = sorted({column for column in schema.names if schema.names.count(column) > 1})
+    if repeated:
+        raise DataError(
+            f"{name} must name each column once; {wording.show_names(repeated)} stands there more than once",
+            "rename or remove one of them.",
+        )
+    return [column for column in schema.names if not column.startswith(_INDEX_COLUMN)]
+
+
+def _read_groups(
+    file: pyarrow.parquet.ParquetFile, schema: pyarrow.Schema, num_bytes: int, name: str, findings: Findings
+) -> Iterator[Record]:
+    number = 0
+    bound = left = max(FREE_GROWTH_BYTES, num_bytes * MAX_GROWTH)
+    for group in range(file.num_row_groups):
+        batch_rows = _check_group(file.metadata.row_group(group), name, group)
+        for batch in file.iter_batches(batch_rows, row_groups=[group], columns=schema.names):
+            for part, size in _iterate_slices(batch):
+                left -= size
+                if left < 0:
+                    raise DataError(
+                        f"{name} row {number + 1}: a file of {num_bytes} bytes must not grow to more than {bound}",
+                        "leave out rows that repeat others.",
+                    )
+                for values in _convert_rows(part, schema, name, number):
                     number += 1
                     place = f"{name} row {number}"
                     if _measure(values) > MAX_ROW_BYTES:
                         findings.add(place, f"must have at most {MAX_ROW_BYTES} bytes")
                     else:
                         yield Record(place, values)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} must be a whole parquet file; {error}", "upload the file again.") from error
 
 
-def _convert_rows(batch: pyarrow.RecordBatch, name: str, number: int) -> list[dict[str, object]]:
+def _iterate_slices(batch: pyarrow.RecordBatch) -> Iterator[tuple[pyarrow.RecordBatch, int]]:
+    """Yield parts of a batch that are small once decoded, each with its size."""
+    for start in range(0, batch.num_rows, _SLICE_ROWS):
+        # Copied, because a cast works on all that the lists of a slice stand in.
+        part = batch.take(pyarrow.array(range(start, min(start + _SLICE_ROWS, batch.num_rows))))
+        size = sum(map(_measure_column, part.columns))
+        if size <= _SLICE_BYTES:
+            yield part, size
+            continue
+        for row in range(part.num_rows):
+            single = part.take(pyarrow.array([row]))
+            yield single, sum(map(_measure_column, single.columns))
+
+
+def _measure_column(column: Any) -> int:
+    """Return the bytes of a column's values once each text stands for itself."""
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        lengths = pyarrow.compute.binary_length(column.dictionary)
+        return int(pyarrow.compute.sum(pyarrow.compute.take(lengths, column.indices)).as_py() or 0)
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_map(kind):
+        return _measure_column(column.flatten() if not pyarrow.types.is_map(kind) else column.items)
+    if pyarrow.types.is_struct(kind):
+        return sum(_measure_column(column.field(index)) for index in range(kind.num_fields))
+    return int(column.nbytes)
+
+
+def _check_group(group: Any, name: str, index: int) -> int:
+    """Return how many rows of a group to read at a time.
+
+    Raises:
+        DataError: a column of it would take too much memory.
+    """
+    most_values = 0
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        most_values = max(most_values, chunk.num_values)
+        if chunk.total_uncompressed_size > MAX_PAGE_BYTES:
+            raise DataError(
+                f"{name}: column {wording.show_value(chunk.path_in_schema)} must have at most {MAX_PAGE_BYTES} bytes in"
+                f" a row group; group {index + 1} has {chunk.total_uncompressed_size}",
+                "write the file with smaller row groups.",
+            )
+    if most_values > MAX_GROUP_VALUES:
+        raise DataError(
+            f"{name}: a row group must have at most {MAX_GROUP_VALUES} values in a column; group {index + 1} has"
+            f" {most_values}",
+            "write the file with smaller row groups.",
+        )
+    per_row = max(1, most_values // max(1, group.num_rows))
+    rows: int = max(1, min(_BATCH_ROWS, _BATCH_VALUES // per_row))
+    return rows
+
+
+def _convert_rows(
+    batch: pyarrow.RecordBatch, schema: pyarrow.Schema, name: str, number: int
+) -> list[dict[str, object]]:
     """Turn rows into Python's types, which fewer values fit: a text that is not UTF-8, a date after the year 9999."""
     try:
-        return list(batch.to_pylist())
+        return list(batch.cast(schema).to_pylist())
     except (ValueError, OverflowError) as error:
         raise DataError(
             f"{name} rows {number + 1} to {number + batch.num_rows} must hold texts in UTF-8 and values Python can"

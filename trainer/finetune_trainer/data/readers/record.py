@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 MAX_ROW_BYTES = 2**20
 """Longest row (a choice): a thousand times the usual, and still cheap to refuse."""
+MAX_COLUMNS = 1000
+"""Most columns of a file (a choice): more are features of another kind of model."""
 MAX_JSON_DEPTH = 32
+"""Deepest nesting of a row (a choice): conversations with calls of tools have 6."""
 MAX_GROWTH = 200
 """Most bytes one byte of a compressed file may become (a choice); text reaches 10 to 20."""
 

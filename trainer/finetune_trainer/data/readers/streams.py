@@ -9,6 +9,7 @@ import pyarrow
 
 from finetune_api.errors import DataError
 from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import signatures
 from finetune_trainer.data.readers.record import MAX_GROWTH, MAX_ROW_BYTES
 
 if TYPE_CHECKING:
@@ -18,10 +19,31 @@ COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd
 """By the end of a file's name, as pyarrow calls them: it notices a stream that ends early, in both."""
 
 _CHUNK_BYTES = 2**18
+_MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+def open_bytes(path: Path, name: str) -> "io.BufferedReader[io.RawIOBase]":
+    """Open a file, decompressed; what can't be text is refused.
+
+    Raises:
+        DataError: the file is not what its name says, or begins like something else than text.
+    """
+    compression = next((kind for suffix, kind in COMPRESSIONS.items() if name.lower().endswith(suffix)), None)
+    raw: io.RawIOBase = io.FileIO(path) if compression is None else _Decompressor(path, name, compression)
+    stream = io.BufferedReader(raw, _CHUNK_BYTES)
+    try:
+        signatures.check_text(stream.peek(_CHUNK_BYTES), name)
+    except OSError as error:
+        stream.close()
+        raise DataError(f"{name}: {error}", "upload the file again, whole.") from error
+    except DataError:
+        stream.close()
+        raise
+    return stream
 
 
 def iterate_lines(path: Path, name: str, findings: Findings) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line, with its line end; a line that is too long or not UTF-8 is a finding."""
+    """Yield number and text of each line, with its line end; one that is too long or not UTF-8 is a finding."""
     number = 0
     with open_bytes(path, name) as stream:
         while line := _read_line(stream, f"{name} after line {number}"):
@@ -32,9 +54,15 @@ def iterate_lines(path: Path, name: str, findings: Findings) -> Iterator[tuple[i
                     line = _read_line(stream, f"{name} after line {number}")
                 continue
             try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                findings.add(f"{name} line {number}", f"must be UTF-8; byte {error.start + 1} is not")
+                guess = signatures.guess_encoding(line)
+                findings.add(
+                    f"{name} line {number}", f"must be UTF-8; byte {error.start + 1} is not{guess}", signatures.ENCODE
+                )
+                # Passed on all the same: a row of CSV may have several lines, and the rest must keep their places.
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace")
+            yield number, text
 
 
 def _read_line(stream: BinaryIO, place: str) -> bytes:
@@ -49,6 +77,13 @@ class _Decompressor(io.RawIOBase):
 
     def __init__(self, path: Path, name: str, compression: Literal["gzip", "zstd"]) -> None:
         super().__init__()
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC[compression]))
+        if start and start != _MAGIC[compression]:
+            raise DataError(
+                f"{name} must be compressed with {compression}, as its name says; it is not",
+                f"rename it to {name.rpartition('.')[0]}, or compress it.",
+            )
         self._stream = pyarrow.input_stream(path, compression=compression)
         self._name = name
         self._left = path.stat().st_size * MAX_GROWTH + _CHUNK_BYTES
@@ -68,10 +103,3 @@ class _Decompressor(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
-
-
-def open_bytes(path: Path, name: str) -> BinaryIO:
-    for suffix, compression in COMPRESSIONS.items():
-        if name.lower().endswith(suffix):
-            return io.BufferedReader(_Decompressor(path, name, compression), _CHUNK_BYTES)
-    return path.open("rb", _CHUNK_BYTES)
