@@ -88,7 +88,7 @@ def read_splits(spec: FineTuneJobSpec, task: "TaskRows", files: Mapping[str, Seq
     assigned = _assign_rows(spec, facts, starts, stratify=spec.split.stratify and bool(labels))
     file_format = readers.get_format(files["train"][0].name) or ""
     splits = Splits(list(opened.values()), facts, assigned, dict(columns), labels, file_format)
-    splits.warnings = _warn_about_labels(facts.count_labels(splits.rows["train"]), labels)
+    splits.warnings = [*findings.notes, *_warn_about_labels(facts.count_labels(splits.rows["train"]), labels)]
     return splits
 
 
