@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Container images set it; here every process of every test would compile the whole training stack anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install lint format setup test test-unit test-contract test-cluster crd constraints demo down status test-gpu bench bench-gpu build
+.PHONY: help install lint format setup test test-unit test-contract test-cluster crd new-task constraints demo down status test-gpu bench bench-gpu build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ test-cluster: install ## whole jobs on a real node; needs root
 
 crd: install ## render the CRD, the reference and the tables of docs/performance.md
 	$(PYTHON) scripts/render.py
+
+new-task: install ## write the skeleton of a task: make new-task NAME=TokenClassification
+	$(PYTHON) scripts/new_task.py $(NAME)
 
 constraints: ## resolve constraints.txt anew
 	scripts/constraints.sh

@@ -10,13 +10,11 @@ import tiny_models
 import transformers
 
 from finetune_api.errors import DataError, ModelError
-from finetune_api.kinds.finetunejob.spec import Task
 from finetune_trainer import tasks
 from finetune_trainer.data import samples
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
 from finetune_trainer.data.samples import IGNORED, Part, Sample, TokenizedRow
-from finetune_trainer.tasks.causal_lm import rows as causal_lm
 from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
 from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
 
@@ -72,22 +70,11 @@ def test_texts_are_encoded_whole_as_a_call_of_the_tokenizer_would(
         assert samples.encode_texts(tokenizer, texts, add_special_tokens=add_special_tokens) == want
 
 
-def test_every_task_that_a_spec_may_name_is_registered() -> None:
-    from finetune_api.tasks import TASKS
-
-    assert len(TASKS) == 3
-    for task, facts in TASKS.items():
-        roles = {role for shape in tasks.find_rows(task).SHAPES for role in shape.roles}
-        assert roles == set(facts.roles)
-    assert tasks.find_rows(Task.CAUSAL_LM).MODEL_CLASS == "AutoModelForCausalLM"
-
-
 # Rows.
 
 BAD_ROWS = [
     pytest.param(sequence_classification, {"text": "text", "label": "label"}, {"text": "", "label": 1.5}, ["text must not be empty", "label must be a text or a whole number, not float"], id="text and label"),
     pytest.param(sequence_classification, {"text": "a", "textPair": "b", "label": "c"}, {"a": "x", "c": 1}, ["b is missing; it must be a text"], id="a pair's second text"),
-    pytest.param(causal_lm, {"text": "text"}, {"text": None}, ["text is missing; it must be a text"], id="plain text"),
     pytest.param(instruction_tuning, PROMPT, {"prompt": 1, "completion": " "}, ["prompt must be a text, not int", "completion must not be empty"], id="prompt and completion"),
     pytest.param(instruction_tuning, {"instruction": "i", "output": "o", "input": "x"}, {"i": "a", "o": "b", "x": 3}, ["x must be a text, not int"], id="input"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": "hello"}, ["messages must be a list of messages"], id="no list"),
@@ -141,28 +128,6 @@ def test_pairs_carry_token_types(encoder: Any) -> None:
     first = row.lists["input_ids"].index(encoder.sep_token_id) + 1
     assert row.lists["token_type_ids"] == [0] * first + [1] * (len(row.lists["input_ids"]) - first)
     assert row.numbers == {"label": 7}
-
-
-# CausalLM.
-
-
-def test_plain_text_is_learned_whole_with_its_end(decoder: Any) -> None:
-    (row,) = causal_lm.tokenize_batch([talk(("text", "the old man"))], decoder, 100, {})
-    assert decoder.decode(row.lists["input_ids"]) == "the old man<|im_end|>"
-    assert row.lists["labels"] == row.lists["input_ids"]
-    (cut,) = causal_lm.tokenize_batch([talk(("text", "the old man and his dog"))], decoder, 4, {})
-    assert (len(cut.lists["input_ids"]), cut.is_truncated, cut.lists["input_ids"][-1] == decoder.eos_token_id) == (
-        4,
-        True,
-        False,
-    )
-
-
-def test_a_tokenizer_without_an_end_token_is_refused(decoder: Any) -> None:
-    decoder.eos_token = None
-    for task in (causal_lm, instruction_tuning):
-        with pytest.raises(ModelError, match="must have an end-of-text token"):
-            task.check_tokenizer(decoder, PROMPT)
 
 
 # InstructionTuning.
