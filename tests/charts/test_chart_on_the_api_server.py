@@ -95,7 +95,10 @@ def _create_job(tools: Tools) -> str:
 
 def _list_installed(tools: Tools) -> set[str]:
     """Name everything of the release that is on the API server; what is not namespaced has no namespace."""
-    kinds = "deployments,services,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,crds"
+    kinds = (
+        "deployments,services,serviceaccounts,configmaps,networkpolicies,poddisruptionbudgets,roles,rolebindings,"
+        "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,crds"
+    )
     label = f"app.kubernetes.io/instance={RELEASE}"
     objects = tools.get(kinds, "--all-namespaces", "--selector", label)
     return {f"{item['kind']} {item['metadata']['name']}" for item in objects}
@@ -118,11 +121,31 @@ def test_an_older_kubernetes_is_refused(own_tools: Tools) -> None:
     assert (old.returncode, oldest_supported.returncode) == (1, 0)
 
 
+def test_an_api_server_without_admission_policies_gets_none_and_is_told(own_tools: Tools) -> None:
+    text = yaml.safe_dump(REQUIRED)
+    arguments = ("template", RELEASE, str(CHART), "--values", "-")
+    # With --api-versions helm knows the kinds of a cluster, as it does when it installs.
+    without = ("--api-versions", "apps/v1/Deployment")
+    kind = ("--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy")
+    found = {
+        versions: own_tools.run("helm", *arguments, *versions, text=text).stdout.count(
+            "kind: ValidatingAdmissionPolicy"
+        )
+        for versions in ((), without, without + kind)
+    }
+    assert found == {(): 2, without: 0, without + kind: 2}
+
+
 def test_an_install_makes_these_objects_and_a_pod_that_admission_lets_in(tools: Tools) -> None:
     _install(tools, {})
     assert _list_installed(tools) == {
         f"CustomResourceDefinition {CRD_NAME}",
         f"Deployment {RELEASE}-finetune-operator",
+        f"ConfigMap {RELEASE}-finetune-operator-admission",
+        f"NetworkPolicy {RELEASE}-finetune-operator",
+        f"PodDisruptionBudget {RELEASE}-finetune-operator",
+        f"ValidatingAdmissionPolicy {RELEASE}-finetune-operator",
+        f"ValidatingAdmissionPolicyBinding {RELEASE}-finetune-operator",
         f"Service {RELEASE}-finetune-operator",
         f"ServiceAccount {RELEASE}-finetune-operator",
         f"ClusterRole {RELEASE}-finetune-operator",
@@ -194,9 +217,14 @@ def test_in_namespaces_the_operator_has_rights_only_there(tools: Tools) -> None:
     assert not tools.can(ACCOUNT, "list", "finetunejobs.finetune.dev", "--all-namespaces")
     assert {name.partition(" ")[0] for name in _list_installed(tools)} == {
         "CustomResourceDefinition",
+        "ConfigMap",
         "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
         "Service",
         "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
         "Role",
         "RoleBinding",
     }

@@ -11,7 +11,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
-from chart_rendering import CHART, MONITORS, REQUIRED, Object, find, identify, merge, render
+from chart_rendering import CHART, MONITORS, NARROW_NETWORKS, REQUIRED, Object, find, identify, merge, render
 
 from finetune_api import crd, group, run, validation
 from finetune_operator import settings
@@ -25,6 +25,12 @@ WITHOUT_SCHEMA = {"ServiceMonitor", "PodMonitor"}
 MATRIX: dict[str, dict[str, Any]] = {
     "the defaults": {},
     "two namespaces": {"watch": {"namespaces": ["team-a", "team-b"]}},
+    "no policies": {
+        "admissionPolicy": {"enabled": False},
+        "networkPolicy": {"operator": {"enabled": False}, "trainer": {"enabled": False}},
+        "podDisruptionBudget": {"enabled": False},
+    },
+    "narrow networks": {"networkPolicy": NARROW_NETWORKS},
     "an image by digest": {"image": {"digest": "sha256:" + "0" * 64}, "trainer": {"image": f"r/t@sha256:{'1' * 64}"}},
     "no CRD": {"crds": {"install": False}},
     "a CRD that goes": {"crds": {"keep": False}},
@@ -85,14 +91,19 @@ def test_every_object_of_the_matrix_is_valid_for_the_minor(minor: str, native: l
     assert {item["kind"] for item in native} == {
         "ClusterRole",
         "ClusterRoleBinding",
+        "ConfigMap",
         "CustomResourceDefinition",
         "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
         "Role",
         "RoleBinding",
         "Service",
         "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
     }
-    assert len(native) == 23
+    assert len(native) == 38
 
 
 def test_the_validation_would_find_an_unknown_field() -> None:

@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, Any] = {
     "allowedSecrets": ["other"],
     "allowedEndpoints": ["other.internal"],
     "insecureEndpoints": ["other.internal"],
+    "admissionPolicy.enabled": False,
     "watch.namespaces": ["other"],
     "crds.install": False,
     "crds.keep": False,
@@ -44,6 +45,19 @@ OTHER_VALUES: dict[str, Any] = {
     "metrics.podMonitor.enabled": False,
     "metrics.podMonitor.labels": {"a": "b"},
     "metrics.podMonitor.interval": "1m",
+    "networkPolicy.dnsPorts": [1053],
+    "networkPolicy.operator.enabled": False,
+    "networkPolicy.operator.metricsFrom": [{"podSelector": {}}],
+    "networkPolicy.operator.apiServerPorts": [8443],
+    "networkPolicy.operator.apiServerCIDRs": ["10.0.0.1/32", "fd00::1/128"],
+    "networkPolicy.trainer.enabled": False,
+    "networkPolicy.trainer.namespaces": ["other"],
+    "networkPolicy.trainer.metricsFrom": [{"podSelector": {}}],
+    "networkPolicy.trainer.storePeers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+    "networkPolicy.trainer.blockedCIDRs": ["10.0.0.0/8"],
+    "networkPolicy.trainer.blockedIPv6CIDRs": ["fd00::/8"],
+    "podDisruptionBudget.enabled": False,
+    "podDisruptionBudget.maxUnavailable": 0,
     "serviceAccount.create": False,
     "serviceAccount.name": "other",
     "serviceAccount.annotations": {"a": "b"},
@@ -62,7 +76,7 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for every one in values.yaml; the render with it must differ from the one without."""
 
-NUM_VALUES = 46
+NUM_VALUES = 60
 OPEN_OBJECTS = {
     "global",
     "affinity.nodeAffinity",
@@ -93,6 +107,12 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
     "a variable of the chart's own": {"extraEnv": [{"name": "FINETUNE_WORKERS", "value": "1"}]},
     "a variable with an unknown source": {"extraEnv": [{"name": "A", "valueFrom": {"file": "x"}}]},
     "annotations that are no text": {"podAnnotations": {"a": 1}},
+    "a budget of two pods": {"podDisruptionBudget": {"maxUnavailable": 2}},
+    "a budget in percent": {"podDisruptionBudget": {"maxUnavailable": "50%"}},
+    "a peer that is nobody": {"networkPolicy": {"operator": {"metricsFrom": [{}]}}},
+    "a peer with an unknown field": {"networkPolicy": {"trainer": {"storePeers": [{"cidr": "10.0.0.0/8"}]}}},
+    "no port of the API server": {"networkPolicy": {"operator": {"apiServerPorts": []}}},
+    "a network without its size": {"networkPolicy": {"trainer": {"blockedCIDRs": ["169.254.0.0"]}}},
     "a duration without a unit": {"metrics": {"serviceMonitor": {"interval": 30}}},
 }
 
@@ -127,7 +147,8 @@ def test_the_table_of_other_values_is_complete() -> None:
 
 @pytest.mark.parametrize("path", OTHER_VALUES)
 def test_every_value_changes_what_is_rendered(path: str) -> None:
-    assert render_texts(MONITORS, _build(path, OTHER_VALUES[path])) != render_texts(MONITORS)
+    everything = merge(MONITORS, {"watch": {"namespaces": ["team-a"]}})
+    assert render_texts(everything, _build(path, OTHER_VALUES[path])) != render_texts(everything)
 
 
 def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
@@ -137,7 +158,7 @@ def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
         used |= set(re.findall(r"\.Values\.([A-Za-z.]+)", template.read_text()))
     known = set(_find_leaves(_read_values()))
     assert {path for path in used if not any(f"{leaf}.".startswith(f"{path}.") for leaf in known)} == set()
-    assert (len(templates), len(used)) == (9, 39)
+    assert (len(templates), len(used)) == (12, 49)
 
 
 def _find_objects(node: dict[str, Any], path: Path = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -162,7 +183,7 @@ def test_every_object_of_the_schema_is_closed_or_a_map_of_one_type() -> None:
     open_objects = {path for path, node in objects.items() if "additionalProperties" not in node}
     closed = [path for path, node in objects.items() if node.get("additionalProperties") is False]
     assert open_objects == OPEN_OBJECTS
-    assert (len(objects), len(closed)) == (35, 24)
+    assert (len(objects), len(closed)) == (40, 29)
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)

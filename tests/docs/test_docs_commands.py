@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chart_rendering
 import pytest
 import yaml
-from chart_rendering import CHART
+from chart_rendering import CHART, render
 from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fences, split_commands
 
 from finetune_api import crd, validation
@@ -107,7 +108,7 @@ def test_every_value_of_the_installation_page_is_one_of_the_chart() -> None:
         word.partition("=")[0] for word in _words_in_backticks() if word.partition(".")[0] in tops and "." in word
     }
     assert [word for word in named if _resolve(VALUES_SCHEMA, word) is None] == []
-    assert len(named) == 17
+    assert len(named) == 25
     chosen = dict(word.split("=") for word in _words_in_backticks() if re.fullmatch(r"[a-z][\w.]+=\w+", word))
     assert set(chosen) == {"crds.install", "crds.keep", "userRoles.create"}
     assert {_resolve(VALUES_SCHEMA, name)["type"] for name in chosen} == {"boolean"}
@@ -120,8 +121,17 @@ def test_every_field_of_the_installation_page_is_one_of_the_job() -> None:
     paths = {f"spec.{word}" if word.startswith("storage") else word for word in words}
     assert [path for path in paths if _resolve(job, path) is None] == []
     assert len(paths) == 10
-    [text] = find_blocks("docs/installation.md", "yaml")
+    [_, text] = find_blocks("docs/installation.md", "yaml")
     assert [key for key in yaml.safe_load(text)["storage"] if _resolve(job, f"spec.storage.{key}") is None] == []
+
+
+def test_the_values_for_prometheus_let_it_in() -> None:
+    [values, _] = find_blocks("docs/installation.md", "yaml")
+    objects = render(yaml.safe_load(values))
+    policies = chart_rendering.find(objects, "NetworkPolicy")
+    assert [item["metadata"]["namespace"] for item in policies] == ["finetune-system", "team-a"]
+    assert all(item["spec"]["ingress"] for item in policies)
+    assert {item["kind"] for item in objects} >= {"ServiceMonitor", "PodMonitor"}
 
 
 def test_the_command_line_is_installed_from_a_checkout() -> None:

@@ -14,7 +14,16 @@ REQUIRED: dict[str, Any] = {
     "trainer": {"image": "registry.example.com/finetune-trainer:0.1.0"},
 }
 """The two values that have no default."""
-MONITORS: dict[str, Any] = {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}
+PROMETHEUS: list[dict[str, Any]] = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}]
+NARROW_NETWORKS: dict[str, Any] = {
+    "operator": {"apiServerCIDRs": ["10.0.0.1/32"], "metricsFrom": PROMETHEUS},
+    "trainer": {"namespaces": ["team-a"], "storePeers": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
+}
+MONITORS: dict[str, Any] = {
+    "metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}},
+    "networkPolicy": {"operator": {"metricsFrom": PROMETHEUS}, "trainer": {"metricsFrom": PROMETHEUS}},
+}
+"""Everything that the Prometheus Operator needs."""
 
 Object = dict[str, Any]
 

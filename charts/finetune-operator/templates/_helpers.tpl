@@ -68,3 +68,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   resources: [events]
   verbs: [create, list]
 {{- end }}
+
+{{/*
+Not empty where the ValidatingAdmissionPolicy is wanted and the API server can have it. `helm template` knows no cluster:
+it then lists API versions without their kinds, and the chart's minimum has had this one for a minor release.
+*/}}
+{{- define "finetune-operator.hasAdmissionPolicy" -}}
+{{- if .Values.admissionPolicy.enabled }}
+{{- $versions := .Capabilities.APIVersions }}
+{{- if or ($versions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy") (not ($versions.Has "apps/v1/Deployment")) }}
+{{- "yes" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* CEL: whether a name (an expression) matches one of the patterns in the variable of a name. */}}
+{{- define "finetune-operator.matches" -}}
+variables.{{ index . 1 }}.exists(pattern, {{ index . 0 }}.matches("^" + pattern.replace(".", "[.]").replace("*", "[^/]*") + "$"))
+{{- end }}
+
+{{/* CEL: a list with the refusal of a name, or an empty one. Takes the field, the name (an expression), its kind, the patterns. */}}
+{{- define "finetune-operator.refusal" -}}
+({{ index . 1 }} == "" || {{ include "finetune-operator.matches" (list (index . 1) (index . 3)) }} ? []
+      : ["{{ index . 0 }} (" + {{ index . 1 }} + ") must match one of the {{ index . 2 }} this operator allows: "
+      + (variables.{{ index . 3 }}.size() == 0 ? "none" : variables.{{ index . 3 }}.join(", ")) + "; or leave it empty"])
+{{- end }}
+
+{{/* A rule for name resolution, wherever the cluster's DNS runs: on the node, in any namespace, under any label. */}}
+{{- define "finetune-operator.dnsRule" -}}
+- ports:
+  {{- range .Values.networkPolicy.dnsPorts }}
+  - port: {{ . }}
+    protocol: UDP
+  - port: {{ . }}
+    protocol: TCP
+  {{- end }}
+{{- end }}

@@ -100,7 +100,7 @@ def _check_name(path: str, name: str, kind: str, allowed: Sequence[str]) -> list
 
 def _check_endpoint(url: str, settings: Settings) -> list[FieldError]:
     address = urlsplit(url)
-    host = (address.hostname or "").removesuffix(".")
+    host = (address.hostname or "").rstrip(".")
     if not host:
         return []
     errors = [f"must not be at {place}" for place in _find_forbidden_place(host, settings)]
