@@ -15,7 +15,8 @@ from chart_rendering import CHART, MONITORS, NARROW_NETWORKS, REQUIRED, Object, 
 
 from finetune_api import crd, group, run, validation
 from finetune_operator import settings
-from finetune_operator.runtime import client as cluster
+from finetune_operator.jobs.kind import RESOURCE
+from finetune_operator.runtime import access
 
 GOLDEN = Path(__file__).parent / "golden"
 MINORS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
@@ -139,7 +140,8 @@ def test_the_operator_has_exactly_the_rights_it_asks_for_at_its_start() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    needed = {(api_group, resource, verb) for api_group, resource, verbs in cluster.RULES for verb in verbs}
+    rules = access.list_rules(RESOURCE)
+    needed = {(api_group, resource, verb) for api_group, resource, verbs in rules for verb in verbs}
     assert granted == needed
     assert {resource.partition("/")[0] for _, resource, _ in granted} == {"finetunejobs", "jobs", "pods", "events"}
 

@@ -10,22 +10,21 @@ import cluster_objects as objects
 import pytest
 import scripted_api
 from cluster_objects import SETTINGS, Cluster, to_prepare
-from lightkube.core.exceptions import ApiError
 from manifests import Manifest
-from scripted_api import Answer, ScriptedApi
+from scripted_api import Answer, OperatorParts, ScriptedApi
 
-from finetune_operator.jobs import observe
-from finetune_operator.jobs.attempts import stages
-from finetune_operator.runtime import merge_patch as status_patch
-from finetune_operator.runtime.client import ClusterError, Conflict
-from finetune_operator.runtime.controller import Worker
-from finetune_operator.runtime.health import Health
+from finetune_operator.jobs.kind import RESOURCE
+from finetune_operator.runtime import access
+from finetune_operator.runtime.access import AccessError
+from finetune_operator.runtime.client import ApiError, ClientError
+from finetune_operator.runtime.kind import Refusal
+from finetune_operator.runtime.writer import ConflictError
 
 KEY = ("demo", "movies")
 
 
-def _make_worker(api: ScriptedApi, settings: Any = SETTINGS) -> Worker:
-    return Worker(api.connect(), settings, api.metrics, Health(api.metrics, 30))
+def _make_parts(api: ScriptedApi, settings: Any = SETTINGS) -> OperatorParts:
+    return OperatorParts(api, settings)
 
 
 def _serve(job: Manifest, lists: dict[str, list[Manifest]], refusals: dict[tuple[str, str], Answer]) -> Any:
@@ -72,7 +71,7 @@ def test_a_transition_is_told_and_counted_even_if_an_action_fails_after_it() -> 
     refusals = {("PATCH", "/" + state.children[0]["metadata"]["name"]): scripted_api.refuse(403, "no")}
     api = ScriptedApi(_serve(state.job, lists, refusals))
     with pytest.raises(ApiError, match="no"):
-        asyncio.run(_make_worker(api)._reconcile(KEY))
+        asyncio.run(_make_parts(api).controller.reconcile(KEY))
     job_name = state.children[0]["metadata"]["name"]
     assert api.list_writes() == ["PATCH status", f"PATCH {job_name}", "POST events"]
     sample = 'finetune_jobs_finished_total{namespace="demo",reason="ConfigError",result="failed"} 1.0'
@@ -87,7 +86,6 @@ REFUSALS = [
         "QuotaExceeded",
     ),
     ("a policy for pods", 403, 'violates PodSecurity "restricted:latest"', "PodSecurityViolation"),
-    ("a Job that isn't valid", 422, 'Job.batch "x" is invalid: spec.template', "ConfigError"),
     ("a webhook", 403, "admission webhook said no: password=hunter2", "Internal"),
     ("a webhook's own code", 400, "no", "Internal"),
 ]
@@ -98,17 +96,17 @@ def test_a_job_that_may_not_be_created_stalls_the_run(sentence: str, code: int, 
     state = Cluster()
     refusals = {("POST", "/jobs"): scripted_api.refuse(code, text)}
     api = ScriptedApi(_serve(state.job, {}, refusals))
-    worker = _make_worker(api)
+    parts = _make_parts(api)
     for _ in range(3):
         with pytest.raises(ApiError):
-            asyncio.run(worker._reconcile(KEY))
+            asyncio.run(parts.controller.reconcile(KEY))
     assert api.list_writes() == [
         "PATCH status",
         "POST jobs",
         "POST events",
         "PATCH status",
-        "POST events",
         "POST jobs",
+        "POST events",
         "POST jobs",
     ], "said once, tried again and again"
     message = f"Job {state.status['attempts'][0]['job']} can't be created: {text.replace('hunter2', '***')}"
@@ -119,11 +117,23 @@ def test_a_job_that_may_not_be_created_stalls_the_run(sentence: str, code: int, 
     assert "hunter2" not in str(api.requests)
     # Once the cause is gone the run goes on, and nothing of it remains.
     refusals.clear()
-    asyncio.run(worker._reconcile(KEY))
+    asyncio.run(parts.controller.reconcile(KEY))
     state.children = [objects.make_child(api.requests[-1][2])]
     plan = state.step(60)
     assert plan.actions == ()
     assert state.get_condition("Stalled")[0] == "False"
+
+
+def test_a_job_that_no_server_would_take_ends_the_run_at_once_and_is_no_weather() -> None:
+    state = Cluster()
+    refusal = scripted_api.refuse(422, 'Job.batch "x" is invalid: spec.template')
+    parts = _make_parts(ScriptedApi(_serve(state.job, {}, {("POST", "/jobs"): refusal})))
+    with pytest.raises(ApiError):
+        asyncio.run(parts.controller.reconcile(KEY))
+    asyncio.run(parts.controller.reconcile(KEY))
+    failure = state.status["failure"]
+    assert (failure["reason"], failure.get("retryable", False)) == ("ConfigError", False)
+    assert failure["message"].endswith('is refused as invalid: Job.batch "x" is invalid: spec.template')
 
 
 def test_a_quota_that_is_not_counted_yet_delays_a_job_and_one_that_is_exceeded_stalls_it() -> None:
@@ -132,14 +142,14 @@ def test_a_quota_that_is_not_counted_yet_delays_a_job_and_one_that_is_exceeded_s
     exceeded = 'jobs.batch "x" is forbidden: exceeded quota: one, used: count/jobs.batch=1'
     refusals = {("POST", "/jobs"): scripted_api.refuse(403, uncounted)}
     api = ScriptedApi(_serve(state.job, {}, refusals))
-    worker, seen = _make_worker(api), []
+    parts, seen = _make_parts(api), []
     for text in (uncounted, uncounted, exceeded, exceeded):
         refusals["POST", "/jobs"] = scripted_api.refuse(403, text)
         with pytest.raises(ApiError):
-            asyncio.run(worker._reconcile(KEY))
+            asyncio.run(parts.controller.reconcile(KEY))
         seen.append((*state.get_condition("Stalled")[:2], state.get_condition("Reconciling")[0]))
-        assert text in state.get_condition("Ready")[2]
-    assert seen == [("False", "Pending", "True")] * 2 + [("True", "QuotaExceeded", "False")] * 2
+    assert "exceeded quota" in state.get_condition("Ready")[2]
+    assert seen == [("False", "Pending", "True")] * 3 + [("True", "QuotaExceeded", "False")], "each a pass later"
     told = [body["reason"] for method, path, body in api.requests if method == "POST" and path.endswith("/events")]
     assert told == ["JobCreated", "QuotaExceeded"]
     assert api.list_writes().count("PATCH status") == 3, "the attempt, and each kind of refusal once"
@@ -155,7 +165,7 @@ _UNKNOWN_KIND = (
 @pytest.mark.parametrize(
     ("code", "text", "error"),
     [
-        (409, "later", Conflict),
+        (409, "later", ConflictError),
         (429, "later", ApiError),
         (500, "later", ApiError),
         (503, "later", ApiError),
@@ -168,7 +178,7 @@ def test_a_create_that_may_work_next_time_says_nothing_of_a_refusal(
     state = Cluster()
     api = ScriptedApi(_serve(state.job, {}, {("POST", "/jobs"): scripted_api.refuse(code, text)}))
     with pytest.raises(error):
-        asyncio.run(_make_worker(api)._reconcile(KEY))
+        asyncio.run(_make_parts(api).controller.reconcile(KEY))
     assert api.list_writes() == ["PATCH status", "POST jobs", "POST events"]
     assert state.get_condition("Reconciling")[0] == "True"
 
@@ -176,11 +186,8 @@ def test_a_create_that_may_work_next_time_says_nothing_of_a_refusal(
 def test_a_job_that_was_never_created_ends_the_run_with_the_refusal_in_its_message() -> None:
     state = Cluster(spec__runPolicy={"pendingDeadlineSeconds": 60})
     state.step(0, acts=False)
-    state.job["status"] = status_patch.build_status_manifest(
-        stages.record_refused_create(
-            observe.observe_job(state.job).status, code=403, text="exceeded quota: one", generation=1, now=objects.at(1)
-        ).status
-    )
+    state.refusals = {state.status["attempts"][0]["job"]: Refusal(403, "exceeded quota: one")}
+    state.step(1, acts=False)
     state.step(61)
     assert state.status["failure"]["reason"] == "PendingDeadlineExceeded"
     assert state.status["failure"]["message"].endswith("can't be created: exceeded quota: one")
@@ -190,14 +197,14 @@ def test_a_refused_create_is_no_missed_update() -> None:
     state = Cluster()
     refusals = {("POST", "/jobs"): scripted_api.refuse(403, "exceeded quota: one")}
     api = ScriptedApi(_serve(state.job, {"finetunejobs": [state.job]}, refusals))
-    worker = _make_worker(api)
-    worker._health.is_ready = True
+    parts = _make_parts(api)
+    parts.health.is_ready = True
 
     async def check() -> None:
-        await worker._resync()
-        assert worker._resynced == {KEY}
+        await parts.resync.run_once()
+        assert parts.controller.records[KEY].is_from_resync
         with pytest.raises(ApiError):
-            await worker._reconcile(KEY)
+            await parts.controller.reconcile(KEY)
 
     asyncio.run(check())
     sample = 'finetune_operator_resync_drift_total{kind="missed_update"} 0.0'
@@ -222,16 +229,16 @@ def test_a_watched_namespace_that_was_deleted_stops_nobody_else(
     namespaces: tuple[str, ...], is_usable: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     api = ScriptedApi(_forbid_gone)
-    worker = _make_worker(api, replace(SETTINGS, watched_namespaces=namespaces))
+    parts = _make_parts(api, replace(SETTINGS, watched_namespaces=namespaces))
 
     async def check() -> None:
-        with contextlib.nullcontext() if is_usable else pytest.raises(ClusterError, match="in namespace gone"):
-            await api.connect().check_access(namespaces)
-        with contextlib.nullcontext() if is_usable else pytest.raises(ClusterError, match="no namespace"):
-            await worker._resync()
+        with contextlib.nullcontext() if is_usable else pytest.raises(AccessError, match="in namespace gone"):
+            await access.check_access(api.connect(), RESOURCE, namespaces)
+        with contextlib.nullcontext() if is_usable else pytest.raises(ClientError, match="no namespace"):
+            await parts.resync.run_once()
 
     asyncio.run(check())
-    assert worker._health.is_ready is is_usable
+    assert parts.health.is_ready is is_usable
     assert [record.levelname for record in caplog.records] == ["WARNING"] * (2 if is_usable else 1)
     assert 'finetune_operator_reconcile_total{result="error"} 1.0' in api.metrics.build_exposition().decode()
 
@@ -240,16 +247,17 @@ def test_an_orphan_that_may_not_be_deleted_stops_no_resync(caplog: pytest.LogCap
     state = to_prepare()
     first = state.children[0]
     second = copy.deepcopy(first)
-    second["metadata"] |= {"name": "second", "uid": "job-2"}
+    second["metadata"] |= {"name": first["metadata"]["name"][:-1] + "2", "uid": "job-2"}
+    second["metadata"]["labels"]["finetune.dev/attempt"] = "2"
     lists = {"jobs": [first, second]}
     state.job["metadata"]["name"] = "another"
     refusal = scripted_api.refuse(403, "denied by a webhook")
     api = ScriptedApi(_serve(state.job, lists, {("DELETE", "/" + first["metadata"]["name"]): refusal}))
-    worker = _make_worker(api)
-    asyncio.run(worker._resync())
-    assert worker._health.is_ready
-    assert api.list_writes() == [f"DELETE {first['metadata']['name']}", "DELETE second"]
+    parts = _make_parts(api)
+    asyncio.run(parts.resync.run_once())
+    assert parts.health.is_ready
+    assert api.list_writes() == [f"DELETE {item['metadata']['name']}" for item in (first, second)]
     assert [record.getMessage() for record in caplog.records] == [
         f"Job {first['metadata']['name']}, whose FineTuneJob is gone, stays: denied by a webhook",
-        "deleted Job second, whose FineTuneJob is gone",
+        f"deleted Job {second['metadata']['name']}, whose FineTuneJob is gone",
     ]

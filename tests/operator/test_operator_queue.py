@@ -4,14 +4,19 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+import scripted_api
+from cluster_objects import SETTINGS
+from scripted_api import ScriptedApi
 
 from finetune_api import metrics as series
 from finetune_api.kinds.finetunejob.status import Phase
-from finetune_operator.runtime import controller as worker
-from finetune_operator.runtime import workqueue as key_queue
+from finetune_operator.jobs import kind
+from finetune_operator.jobs.metrics import JobFacts, JobMetrics
+from finetune_operator.runtime import workqueue
 from finetune_operator.runtime.health import Health
-from finetune_operator.runtime.metrics import JobFacts, Metrics
-from finetune_operator.runtime.workqueue import Key, KeyQueue
+from finetune_operator.runtime.kind import Key
+from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.workqueue import KeyQueue
 
 A, B = ("demo", "a"), ("demo", "b")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -94,8 +99,8 @@ def test_taking_waits_for_the_time() -> None:
     ("failures", "least", "most"), [(1, 1, 2), (2, 2, 4), (5, 16, 32), (9, 150, 300), (50, 150, 300)]
 )
 def test_retries_back_off_to_five_minutes(failures: int, least: float, most: float) -> None:
-    assert key_queue.compute_retry_seconds(failures, 0.0) == least
-    assert key_queue.compute_retry_seconds(failures, 1.0) == most
+    assert workqueue.compute_retry_seconds(failures, 0.0) == least
+    assert workqueue.compute_retry_seconds(failures, 1.0) == most
 
 
 def _facts(name: str, phase: Phase, pending_since: datetime | None = None) -> JobFacts:
@@ -108,8 +113,8 @@ def _samples(metrics: Metrics) -> dict[str, float]:
 
 
 def test_counters_of_a_namespace_begin_at_0() -> None:
-    metrics = Metrics(lambda: NOON)
-    metrics.record_namespace("demo")
+    metrics = Metrics()
+    JobMetrics(metrics, lambda: NOON).record_namespace("demo")
     samples = _samples(metrics)
     finished = [key for key in samples if key.startswith("finetune_jobs_finished_total{")]
     assert len(finished) == 2 + 21
@@ -118,26 +123,27 @@ def test_counters_of_a_namespace_begin_at_0() -> None:
 
 
 def test_gauges_tell_of_active_jobs_only_and_forget_deleted_ones() -> None:
-    metrics = Metrics(lambda: NOON)
-    metrics.record_job(_facts("a", Phase.TRAINING))
-    metrics.record_job(_facts("b", Phase.SUCCEEDED))
-    metrics.record_job(_facts("c", Phase.QUEUED, datetime(2026, 3, 1, 11, 59, tzinfo=UTC)))
+    metrics = Metrics()
+    jobs = JobMetrics(metrics, lambda: NOON)
+    jobs.record_job(_facts("a", Phase.TRAINING))
+    jobs.record_job(_facts("b", Phase.SUCCEEDED))
+    jobs.record_job(_facts("c", Phase.QUEUED, datetime(2026, 3, 1, 11, 59, tzinfo=UTC)))
     samples = _samples(metrics)
     assert samples['finetune_jobs{namespace="demo",phase="Succeeded"}'] == 1
     assert samples['finetune_jobs{namespace="demo",phase="Pending"}'] == 0
     assert samples['finetune_job_progress_ratio{name="a",namespace="demo"}'] == 0.2
     assert not any('name="b"' in key for key in samples)
     assert samples['finetune_job_oldest_pending_age_seconds{namespace="demo"}'] == 60
-    metrics.forget_job("demo", "a")
-    metrics.forget_job("demo", "c")
+    jobs.forget_job(("demo", "a"))
+    jobs.forget_job(("demo", "c"))
     after = _samples(metrics)
     assert not any('name="' in key for key in after)
     assert after['finetune_job_oldest_pending_age_seconds{namespace="demo"}'] == 0
 
 
 def test_every_series_of_the_operator_is_served_under_its_name() -> None:
-    metrics = Metrics(lambda: NOON)
-    metrics.record_job(_facts("a", Phase.TRAINING))
+    metrics = Metrics()
+    JobMetrics(metrics, lambda: NOON).record_job(_facts("a", Phase.TRAINING))
     text = metrics.build_exposition().decode()
     wanted = [item for name, item in vars(series).items() if name.startswith(("OPERATOR_", "JOB"))]
     assert len(wanted) == 17
@@ -149,7 +155,7 @@ def test_every_series_of_the_operator_is_served_under_its_name() -> None:
 def test_a_process_without_resyncs_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("finetune_operator.runtime.health.time.monotonic", lambda: now[0])
-    health = Health(Metrics(lambda: NOON), resync_seconds=120)
+    health = Health(Metrics(), resync_seconds=120)
     assert (health.find_problem(), health.is_ready) == ("", False)
     now[0] += 600
     assert health.find_problem() == ""
@@ -163,13 +169,15 @@ def test_a_process_without_resyncs_is_unhealthy(monkeypatch: pytest.MonkeyPatch)
     ("phase", "observed", "want"),
     [("Succeeded", 3, True), ("Failed", 3, True), ("Failed", 2, False), ("Training", 3, False), (None, -1, False)],
 )
-def test_only_a_finished_run_whose_spec_was_seen_is_settled(phase: str | None, observed: int, want: bool) -> None:
+def test_only_a_run_whose_newest_spec_was_seen_counts_as_finished(phase: str | None, observed: int, want: bool) -> None:
     stored = {"phase": phase, "observedGeneration": observed}
-    assert worker.is_settled({"metadata": {"generation": 3}, "status": stored}) is want
+    found = kind.find_final_phase({"metadata": {"generation": 3}, "status": stored})
+    assert (found is not None) is want
 
 
 def test_an_object_is_about_itself_or_about_the_parent_its_labels_name() -> None:
     own = {"kind": "FineTuneJob", "metadata": {"namespace": "demo", "name": "movies"}}
     child = {"kind": "Job", "metadata": {"namespace": "demo", "name": "x", "labels": {"finetune.dev/job": "movies"}}}
     stranger = {"kind": "Pod", "metadata": {"namespace": "demo", "name": "x"}}
-    assert [worker.find_key(item) for item in (own, child, stranger)] == [("demo", "movies")] * 2 + [None]
+    controller = scripted_api.OperatorParts(ScriptedApi(lambda *_: None), SETTINGS).controller
+    assert [controller.find_key(item) for item in (own, child, stranger)] == [("demo", "movies")] * 2 + [None]

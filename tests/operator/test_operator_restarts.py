@@ -3,22 +3,20 @@
 import asyncio
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cluster_fixtures
-import lightkube
 import operator_driver
 import pytest
-from lightkube.config.kubeconfig import KubeConfig
 from operator_driver import IMAGE, Operator, Run, Stage
 
-from finetune_devcluster import waiting
-from finetune_devcluster.api_client import Client
-from finetune_operator.jobs import reconcile
-from finetune_operator.runtime import client as cluster
-from finetune_operator.runtime.client import Cluster
+from finetune_devcluster import api_client, waiting
+from finetune_operator.jobs.kind import RESOURCE, FineTuneJobs
+from finetune_operator.runtime import access
+from finetune_operator.runtime.client import Client
+from finetune_operator.runtime.controller import Controller
+from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.settings import Settings
 
@@ -28,7 +26,7 @@ SETTINGS = Settings(trainer_image=IMAGE)
 
 
 @pytest.fixture
-def quiet_stage(client: Client, control_plane: Any) -> Iterator[Stage]:
+def quiet_stage(client: api_client.Client, control_plane: Any) -> Iterator[Stage]:
     """A fresh namespace that no operator watches yet."""
     with cluster_fixtures.fresh_namespace(control_plane.kubeconfig) as name:
         yield Stage(client, name)
@@ -102,23 +100,23 @@ class _Crash(Exception):  # noqa: N818 - the end of a process
     """The process ends here."""
 
 
-class _MortalCluster(Cluster):
-    """A connection whose process dies before or after its n-th write."""
+class _MortalClient(Client):
+    """A connection whose process dies before or after its n-th write; 0: never."""
 
-    def __init__(self, client: lightkube.AsyncClient, writes_left: int, *, dies_after: bool) -> None:
-        super().__init__(client, Metrics(lambda: datetime.now(UTC)))
-        self.writes_left = writes_left
+    def __init__(self, kubeconfig: Path, crash_at: int, *, dies_after: bool) -> None:
+        super().__init__(Metrics(), kubeconfig)
+        self.writes = 0
+        self._crash_at = crash_at
         self._dies_after = dies_after
 
-    async def _call(self, verb: str, resource: str, call: Any) -> Any:
-        if verb == "get":
-            return await super()._call(verb, resource, call)
-        self.writes_left -= 1
-        if self.writes_left == 0 and not self._dies_after:
-            call.close()
+    async def _send(self, method: str, *request: Any) -> tuple[int, bytes]:
+        if method == "GET":
+            return await super()._send(method, *request)
+        self.writes += 1
+        if self.writes == self._crash_at and not self._dies_after:
             raise _Crash
-        answer = await super()._call(verb, resource, call)
-        if self.writes_left == 0:
+        answer = await super()._send(method, *request)
+        if self.writes == self._crash_at:
             raise _Crash
         return answer
 
@@ -128,39 +126,34 @@ class _Sweep:
 
     def __init__(self, run: Run, crash_at: int, *, dies_after: bool) -> None:
         self._run = run
-        self._writes_left = crash_at
+        self._crash_at = crash_at
         self._dies_after = dies_after
         self.has_crashed = False
 
-    async def settle(self, client: lightkube.AsyncClient) -> None:
-        """Reconcile until a pass has nothing to do."""
-        connection = _MortalCluster(client, self._writes_left, dies_after=self._dies_after)
+    async def reconcile_all(self, kubeconfig: Path) -> None:
+        """Reconcile until a pass writes nothing; a crash is followed by a new process, which knows nothing."""
+        client = _MortalClient(kubeconfig, self._crash_at, dies_after=self._dies_after)
+        metrics = Metrics()
+        controller = Controller(FineTuneJobs(SETTINGS, metrics), client, metrics, Health(metrics, 30))
+        before = -1
         try:
-            while await self._reconcile(connection):
-                self._writes_left = connection.writes_left
+            while client.writes != before:
+                before = client.writes
+                await controller.reconcile((self._run.stage.namespace, self._run.name))
         except _Crash:
-            self.has_crashed, self._writes_left = True, 0
-            await self.settle(client)
-
-    async def _reconcile(self, connection: Cluster) -> bool:
-        now = datetime.now(UTC)
-        snapshot = await connection.fetch_snapshot(self._run.stage.namespace, self._run.name, now)
-        assert snapshot is not None
-        plan = reconcile.plan_job(snapshot.job, snapshot.observed, now, SETTINGS)
-        stored = await connection.apply_status(snapshot.job, plan)
-        await connection.apply_actions(stored, plan, now)
-        return stored is not snapshot.job or bool(plan.actions)
-
-
-def _settle_all(kubeconfig: Path, sweeps: list[_Sweep]) -> None:
-    async def settle() -> None:
-        client = lightkube.AsyncClient(config=KubeConfig.from_file(str(kubeconfig)), lazy=False, trust_env=False)
-        try:
-            await asyncio.gather(*(sweep.settle(client) for sweep in sweeps))
+            self.has_crashed, self._crash_at = True, 0
+            await self.reconcile_all(kubeconfig)
+        else:
+            self._crash_at = max(0, self._crash_at - client.writes)
         finally:
             await client.close()
 
-    asyncio.run(settle())
+
+def _reconcile_all(kubeconfig: Path, sweeps: list[_Sweep]) -> None:
+    async def reconcile() -> None:
+        await asyncio.gather(*(sweep.reconcile_all(kubeconfig) for sweep in sweeps))
+
+    asyncio.run(reconcile())
 
 
 CRASH_POINTS = 14
@@ -173,15 +166,15 @@ def test_a_crash_at_any_write_changes_nothing_of_the_end(
 ) -> None:
     runs = [quiet_stage.submit(f"sweep-{number}") for number in range(CRASH_POINTS + 1)]
     sweeps = [_Sweep(run, number, dies_after=dies_after) for number, run in enumerate(runs)]
-    _settle_all(control_plane.kubeconfig, sweeps)
+    _reconcile_all(control_plane.kubeconfig, sweeps)
     for run in runs:
         run.play_prepare()
     _wait_for_ends(runs, 1)
-    _settle_all(control_plane.kubeconfig, sweeps)
+    _reconcile_all(control_plane.kubeconfig, sweeps)
     for run in runs:
         run.play_train()
     _wait_for_ends(runs, 2)
-    _settle_all(control_plane.kubeconfig, sweeps)
+    _reconcile_all(control_plane.kubeconfig, sweeps)
     ends = [_summarize(run) for run in runs]
     crashes = [sweep.has_crashed for sweep in sweeps]
     assert crashes[:13] == [False] + [True] * 12, "every write but perhaps the last ones was a crash point once"
@@ -217,10 +210,11 @@ def _require(condition: bool) -> None:
 
 
 def test_without_a_rule_it_does_not_start_and_names_it(
-    control_plane: Any, client: Client, quiet_stage: Stage, tmp_path: Path
+    control_plane: Any, client: api_client.Client, quiet_stage: Stage, tmp_path: Path
 ) -> None:
     rules = [
-        (group, resource, tuple(verb for verb in verbs if verb != "delete")) for group, resource, verbs in cluster.RULES
+        (group, resource, tuple(verb for verb in verbs if verb != "delete"))
+        for group, resource, verbs in access.list_rules(RESOURCE)
     ]
     kubeconfig = operator_driver.build_account_kubeconfig(
         client, control_plane.kubeconfig, [quiet_stage.namespace], tmp_path, rules
@@ -233,7 +227,7 @@ def test_without_a_rule_it_does_not_start_and_names_it(
 
 
 def test_a_watched_namespace_that_is_gone_costs_the_others_nothing(
-    control_plane: Any, client: Client, quiet_stage: Stage, tmp_path: Path
+    control_plane: Any, client: api_client.Client, quiet_stage: Stage, tmp_path: Path
 ) -> None:
     kubeconfig = operator_driver.build_account_kubeconfig(
         client, control_plane.kubeconfig, [quiet_stage.namespace], tmp_path

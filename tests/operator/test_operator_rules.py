@@ -11,8 +11,8 @@ from finetune_operator import settings
 from finetune_operator.jobs import observe
 from finetune_operator.jobs.policies import deadlines, retries, suspend, ttl
 from finetune_operator.jobs.policies.suspend import Step
-from finetune_operator.runtime import logs
-from finetune_operator.runtime import merge_patch as status_patch
+from finetune_operator.runtime import logs, merge_patch
+from finetune_operator.runtime.kind import Children
 from finetune_operator.settings import Settings, SettingsError
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -74,7 +74,7 @@ def test_the_final_reason_is_the_cause_if_it_was_always_the_same(causes: list[st
     ],
 )
 def test_every_case_of_suspension(wanted: bool, condemned: bool, job: bool, deleting: bool, want: Step) -> None:
-    step = suspend.decide_step(is_wanted=wanted, is_condemned=condemned, has_job=job, is_job_deleting=deleting)
+    step = suspend.decide_step(is_wanted=wanted, is_stopping=condemned, has_job=job, is_job_deleting=deleting)
     assert step is want
 
 
@@ -190,7 +190,7 @@ def test_a_container_that_never_ran_has_no_times() -> None:
             ],
         },
     }
-    [found] = observe.observe_children("u", [], [pod]).pods
+    [found] = observe.observe_children("u", Children(pods=[pod])).pods
     assert (found.started_at, found.finished_at, found.exit_code) == (None, None, 137)
 
 
@@ -200,7 +200,7 @@ def test_a_sidecars_state_is_not_the_trainers() -> None:
         "metadata": {"name": "p", "creationTimestamp": "2026-03-01T12:00:00Z"},
         "status": {"phase": "Running", "containerStatuses": [{"name": "istio-proxy", "state": state}]},
     }
-    [found] = observe.observe_children("u", [], [pod]).pods
+    [found] = observe.observe_children("u", Children(pods=[pod])).pods
     assert found.exit_code is None
 
 
@@ -214,7 +214,7 @@ def test_the_newest_refusal_of_a_pod_counts() -> None:
             ("other", "2026-03-01T12:09:00Z", "2"),
         ]
     ]
-    assert observe.observe_children("u", [job], [], events).jobs[0].create_error == "new"
+    assert observe.observe_children("u", Children(jobs=[job], events=events)).jobs[0].create_error == "new"
 
 
 def test_a_status_that_cannot_be_ours_is_an_error_not_a_decision() -> None:
@@ -241,7 +241,7 @@ def test_a_status_that_cannot_be_ours_is_an_error_not_a_decision() -> None:
     ],
 )
 def test_merge_patches_hold_just_the_difference(old: Any, new: Any, want: Any) -> None:
-    assert status_patch.build_merge_patch(old, new) == want
+    assert merge_patch.build_merge_patch(old, new) == want
 
 
 # Texts from pods.

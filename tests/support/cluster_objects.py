@@ -11,7 +11,7 @@ from manifests import Manifest, make_manifest
 from finetune_api import crd
 from finetune_api.kinds.finetunejob import status
 from finetune_operator.jobs import observe, reconcile
-from finetune_operator.runtime import merge_patch as status_patch
+from finetune_operator.runtime.kind import Children, Refusal
 from finetune_operator.runtime.plan import Plan
 from finetune_operator.settings import Settings
 
@@ -67,7 +67,7 @@ def fill_defaults(value: Any, schema: Manifest) -> None:
 def make_child(created: Manifest, uid: str = "job-1", seconds: float = 0) -> Manifest:
     """Return a created Job as stored."""
     stored = copy.deepcopy(created)
-    stored["metadata"] |= {"uid": uid, "creationTimestamp": time_text(seconds)}
+    stored["metadata"] |= {"uid": uid, "resourceVersion": "1", "creationTimestamp": time_text(seconds)}
     stored["status"] = {"conditions": []}
     return stored
 
@@ -98,6 +98,8 @@ def make_pod(child: Manifest, name: str = "", seconds: float = 0) -> Manifest:
     return {
         "metadata": {
             "name": name or f"{metadata['name']}-abcde",
+            "uid": f"uid-of-{name}",
+            "resourceVersion": "1",
             "namespace": metadata["namespace"],
             "labels": dict(child["spec"]["template"]["metadata"]["labels"]),
             "ownerReferences": [owner],
@@ -192,6 +194,7 @@ class Cluster:
         self.children: list[Manifest] = []
         self.pods: list[Manifest] = []
         self.events: list[Manifest] = []
+        self.refusals: dict[str, Refusal] = {}
         self.made = 0
 
     @property
@@ -201,13 +204,14 @@ class Cluster:
 
     def plan(self, seconds: float) -> Plan:
         """Decide, without doing anything."""
-        observed = observe.observe_children(UID, self.children, self.pods, self.events)
+        children = Children(jobs=self.children, pods=self.pods, events=self.events, refusals=self.refusals)
+        observed = observe.observe_children(UID, children)
         return reconcile.plan_job(observe.observe_job(self.job), observed, at(seconds), self.settings)
 
     def step(self, seconds: float, *, acts: bool = True) -> Plan:
         """Decide and apply; with `acts` False the process dies after the status was written."""
         plan = self.plan(seconds)
-        self.job["status"] = status_patch.build_status_manifest(plan.status)
+        self.job["status"] = plan.status
         if acts:
             for action in plan.actions:
                 self.apply(action, seconds)

@@ -26,7 +26,8 @@ from manifests import Manifest, build_object, make_manifest
 from finetune_api import crd, group, run
 from finetune_devcluster import ports, waiting
 from finetune_devcluster.api_client import Client, Kind
-from finetune_operator.runtime import client as operator_cluster
+from finetune_operator.jobs.kind import RESOURCE
+from finetune_operator.runtime import access
 
 FINE_TUNE_JOB = Kind(group.API_VERSION, group.KIND)
 JOB = Kind("batch/v1", "Job")
@@ -59,7 +60,7 @@ def build_account_kubeconfig(
     admin: Path,
     namespaces: Sequence[str],
     directory: Path,
-    rules: Sequence[tuple[str, str, tuple[str, ...]]] = operator_cluster.RULES,
+    rules: Sequence[tuple[str, str, tuple[str, ...]]] = access.list_rules(RESOURCE),
 ) -> Path:
     """Make a ServiceAccount that may do just what the rules say in these namespaces; return a kubeconfig for it."""
     home = namespaces[0]
@@ -269,7 +270,9 @@ class Run:
             for pod in self.read_pods():
                 labels = pod["metadata"]["labels"]
                 is_wanted = (labels[group.LABEL_STAGE], labels[group.LABEL_ATTEMPT]) == (stage, str(attempt))
-                if is_wanted and pod["metadata"]["name"] not in other_than:
+                # What the scheduler says of a pod for which there is no node would overwrite what the test plays.
+                is_judged = any(item["type"] == "PodScheduled" for item in pod["status"].get("conditions") or ())
+                if is_wanted and is_judged and pod["metadata"]["name"] not in other_than:
                     return PlayedPod(self, str(pod["metadata"]["name"]), stage, attempt)
             raise waiting.NotYetError(
                 f"{[pod['metadata']['name'] for pod in self.read_pods()]}; {self.read_status().get('phase')}"

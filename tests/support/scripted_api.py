@@ -1,21 +1,20 @@
-"""An API server as a function: lightkube's real client, answered by a script instead of a socket.
+"""An API server as a function: the operator's client, answered by a script instead of a socket.
 
 For answers a healthy API server can't be brought to give at a chosen request: refusals, namespaces that vanish.
 """
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
 
-import httpx2
-import lightkube
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.config.models import Cluster, User
 from manifests import Manifest
 
-from finetune_operator.runtime import client as cluster
+from finetune_operator.jobs.kind import FineTuneJobs
+from finetune_operator.runtime.client import Client
+from finetune_operator.runtime.controller import Controller
+from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.resync import Resync
+from finetune_operator.settings import Settings
 
 Answer = tuple[int, Manifest]
 
@@ -36,21 +35,47 @@ class ScriptedApi:
     def __init__(self, answer: Callable[[str, str, Manifest], Answer | None]) -> None:
         self.answer = answer
         self.requests: list[tuple[str, str, Manifest]] = []
-        self.metrics = Metrics(lambda: datetime.now(UTC))
+        self.metrics = Metrics()
 
-    def connect(self) -> cluster.Cluster:
+    def connect(self) -> Client:
         """Return the operator's connection to it."""
-        config = KubeConfig.from_one(cluster=Cluster(server="http://api.invalid"), user=User(token="x"))
-        transport = httpx2.MockTransport(self._handle)
-        client = lightkube.AsyncClient(config=config, lazy=False, trust_env=False, transport=transport)
-        return cluster.Cluster(client, self.metrics)
+        return _ScriptedClient(self)
 
     def list_writes(self) -> list[str]:
         """Return method and last part of the path of all requests that change something."""
         return [f"{method} {path.rpartition('/')[2]}" for method, path, _ in self.requests if method != "GET"]
 
-    def _handle(self, request: httpx2.Request) -> httpx2.Response:
-        body: Any = json.loads(request.content) if request.content else {}
-        self.requests.append((request.method, request.url.path, body))
-        code, answer = self.answer(request.method, request.url.path, body) or (200, body)
-        return httpx2.Response(code, json=answer)
+
+class _ScriptedClient(Client):
+    def __init__(self, api: ScriptedApi) -> None:
+        super().__init__(api.metrics)
+        self._script = api
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],  # noqa: ARG002 - the method that it replaces has it
+        headers: dict[str, str],  # noqa: ARG002 - the method that it replaces has it
+        body: Manifest | None,
+    ) -> tuple[int, bytes]:
+        self._script.requests.append((method, path, body or {}))
+        code, answer = self._script.answer(method, path, body or {}) or (200, body)
+        return code, json.dumps(answer).encode()
+
+
+class OperatorParts:
+    """The parts of an operator process, put together as `__main__` does, without kopf."""
+
+    def __init__(self, api: ScriptedApi, settings: Settings) -> None:
+        self.health = Health(api.metrics, settings.resync_seconds)
+        client = api.connect()
+        self.controller = Controller(FineTuneJobs(settings, api.metrics), client, api.metrics, self.health)
+        self.resync = Resync(
+            self.controller,
+            client,
+            api.metrics,
+            self.health,
+            namespaces=settings.watched_namespaces,
+            seconds=settings.resync_seconds,
+        )

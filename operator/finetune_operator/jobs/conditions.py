@@ -1,4 +1,4 @@
-"""From a verdict to conditions and phase: every condition is set in every pass, as kstatus reads them.
+"""From a result to conditions and phase: every condition is set in every pass, as kstatus reads them.
 
 `Reconciling` and `Stalled` are never both True; a failed run is Stalled. The phase is derived from the conditions by
 one function and read by nobody but people. Pure.
@@ -36,13 +36,13 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Result:
     """Where the run stands after this pass.
 
     Attributes:
         reason: a failure's reason where the run is stalled or failed, the outcome where it succeeded, else empty.
         is_stalled: nothing moves until somebody acts.
-        requeue_after: seconds after which time alone may change the verdict.
+        requeue_after: seconds after which time alone may change the result.
     """
 
     state: State
@@ -55,7 +55,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the conditions tell beside the verdict.
+    """What the conditions tell beside the result.
 
     Attributes:
         has_job: the live attempt's Job exists.
@@ -86,12 +86,12 @@ Row = tuple[ConditionType, ConditionStatus, str, str]
 
 
 def build_conditions(
-    current: FineTuneJobStatus, verdict: Verdict, facts: Facts, *, generation: int, now: datetime
+    current: FineTuneJobStatus, result: Result, facts: Facts, *, generation: int, now: datetime
 ) -> list[Condition]:
-    """Return all conditions for a verdict; a condition that stays the same keeps its transition time."""
+    """Return all conditions for a result; a condition that stays the same keeps its transition time."""
     conditions: Sequence[Condition] = current.conditions
-    rows = [*_build_outcome_rows(verdict), _build_suspended_row(verdict, facts)]
-    rows += _build_milestone_rows(current, verdict, facts)
+    rows = [*_build_outcome_rows(result), _build_suspended_row(result, facts)]
+    rows += _build_milestone_rows(current, result, facts)
     for condition_type, value, reason, message in rows:
         conditions = status.update_condition(
             conditions, condition_type, value, reason, message, generation=generation, now=now
@@ -104,17 +104,7 @@ def build_conditions(
     return [item.model_copy(update=start) if item.type == is_running else item for item in conditions]
 
 
-def apply_verdict(current: FineTuneJobStatus, verdict: Verdict, *, generation: int, now: datetime) -> list[Condition]:
-    """Return all conditions with only those changed that say where the run stands, not how far it came."""
-    conditions: Sequence[Condition] = current.conditions
-    for condition_type, value, reason, message in _build_outcome_rows(verdict):
-        conditions = status.update_condition(
-            conditions, condition_type, value, reason, message, generation=generation, now=now
-        )
-    return list(conditions)
-
-
-def derive_phase(conditions: Sequence[Condition], stage: str) -> Phase:  # noqa: PLR0911 - a table in the order of its rows
+def derive_phase(conditions: Sequence[Condition]) -> Phase:  # noqa: PLR0911 - a table in the order of its rows
     """Name the phase for display; the first that matches wins."""
     ready = status.find_condition(conditions, ConditionType.READY)
     suspended = status.find_condition(conditions, ConditionType.SUSPENDED)
@@ -129,40 +119,40 @@ def derive_phase(conditions: Sequence[Condition], stage: str) -> Phase:  # noqa:
     if not status.is_true(conditions, ConditionType.VALIDATED):
         return Phase.VALIDATING if status.is_true(conditions, ConditionType.JOB_CREATED) else Phase.PENDING
     if status.is_true(conditions, ConditionType.RUNNING):
-        return {"evaluate": Phase.EVALUATING, "publish": Phase.PUBLISHING}.get(stage, Phase.TRAINING)
+        return Phase.TRAINING
     return Phase.PENDING
 
 
-def _build_outcome_rows(verdict: Verdict) -> list[Row]:
-    state, text = verdict.state, verdict.message
-    is_moving = state in _MOVING and not verdict.is_stalled
-    is_stalled = verdict.is_stalled or state is State.FAILED
+def _build_outcome_rows(result: Result) -> list[Row]:
+    state, text = result.state, result.message
+    is_moving = state in _MOVING and not result.is_stalled
+    is_stalled = result.is_stalled or state is State.FAILED
     plain = _READY_REASONS[state].value
-    ready_reason = Milestone.RETRYING.value if verdict.reason == Milestone.RETRYING else plain
-    if verdict.reason == Reason.REFERENCE_NOT_FOUND and state is not State.FAILED:
+    ready_reason = Milestone.RETRYING.value if result.reason == Milestone.RETRYING else plain
+    if result.reason == Reason.REFERENCE_NOT_FOUND and state is not State.FAILED:
         ready_reason = Reason.REFERENCE_NOT_FOUND.value
     moving_reason = Milestone.RETRYING if state is State.RETRYING else Milestone.PROGRESSING
     return [
         (ConditionType.READY, TRUE if state is State.SUCCEEDED else FALSE, ready_reason, text),
         (ConditionType.RECONCILING, *((TRUE, moving_reason.value, text) if is_moving else (FALSE, plain, ""))),
-        (ConditionType.STALLED, *((TRUE, verdict.reason, text) if is_stalled else (FALSE, plain, ""))),
-        *_build_end_rows(verdict),
+        (ConditionType.STALLED, *((TRUE, result.reason, text) if is_stalled else (FALSE, plain, ""))),
+        *_build_end_rows(result),
     ]
 
 
-def _build_end_rows(verdict: Verdict) -> list[Row]:
+def _build_end_rows(result: Result) -> list[Row]:
     waiting = Milestone.NOT_FINISHED.value
-    if verdict.state is State.SUCCEEDED:
+    if result.state is State.SUCCEEDED:
         return [
-            (ConditionType.SUCCEEDED, TRUE, verdict.reason, verdict.message),
-            (ConditionType.FAILED, FALSE, verdict.reason, ""),
-            (ConditionType.FINISHED, TRUE, Milestone.SUCCEEDED.value, verdict.message),
+            (ConditionType.SUCCEEDED, TRUE, result.reason, result.message),
+            (ConditionType.FAILED, FALSE, result.reason, ""),
+            (ConditionType.FINISHED, TRUE, Milestone.SUCCEEDED.value, result.message),
         ]
-    if verdict.state is State.FAILED:
+    if result.state is State.FAILED:
         return [
-            (ConditionType.SUCCEEDED, FALSE, verdict.reason, verdict.message),
-            (ConditionType.FAILED, TRUE, verdict.reason, verdict.message),
-            (ConditionType.FINISHED, TRUE, Milestone.FAILED.value, verdict.message),
+            (ConditionType.SUCCEEDED, FALSE, result.reason, result.message),
+            (ConditionType.FAILED, TRUE, result.reason, result.message),
+            (ConditionType.FINISHED, TRUE, Milestone.FAILED.value, result.message),
         ]
     return [
         (ConditionType.SUCCEEDED, UNKNOWN, waiting, ""),
@@ -171,27 +161,27 @@ def _build_end_rows(verdict: Verdict) -> list[Row]:
     ]
 
 
-def _build_suspended_row(verdict: Verdict, facts: Facts) -> Row:
-    if verdict.state is State.SUSPENDED:
-        return (ConditionType.SUSPENDED, TRUE, Milestone.USER_REQUESTED.value, verdict.message)
-    if verdict.state is State.STOPPING:
-        return (ConditionType.SUSPENDED, FALSE, Milestone.USER_REQUESTED.value, verdict.message)
-    if verdict.state is State.QUEUED and facts.is_held:
-        return (ConditionType.SUSPENDED, TRUE, Milestone.QUEUED_BY_KUEUE.value, verdict.message)
-    return (ConditionType.SUSPENDED, FALSE, _READY_REASONS[verdict.state].value, "")
+def _build_suspended_row(result: Result, facts: Facts) -> Row:
+    if result.state is State.SUSPENDED:
+        return (ConditionType.SUSPENDED, TRUE, Milestone.USER_REQUESTED.value, result.message)
+    if result.state is State.STOPPING:
+        return (ConditionType.SUSPENDED, FALSE, Milestone.USER_REQUESTED.value, result.message)
+    if result.state is State.QUEUED and facts.is_held:
+        return (ConditionType.SUSPENDED, TRUE, Milestone.QUEUED_BY_KUEUE.value, result.message)
+    return (ConditionType.SUSPENDED, FALSE, _READY_REASONS[result.state].value, "")
 
 
-def _build_milestone_rows(current: FineTuneJobStatus, verdict: Verdict, facts: Facts) -> list[Row]:
-    is_finished = verdict.state in (State.SUCCEEDED, State.FAILED)
+def _build_milestone_rows(current: FineTuneJobStatus, result: Result, facts: Facts) -> list[Row]:
+    is_finished = result.state in (State.SUCCEEDED, State.FAILED)
     undecided = FALSE if is_finished else UNKNOWN
-    pending = _READY_REASONS[verdict.state].value
+    pending = _READY_REASONS[result.state].value
 
     def milestone(condition_type: ConditionType, is_reached: bool, reason: Milestone) -> Row:
         return (condition_type, TRUE, reason.value, "") if is_reached else (condition_type, undecided, pending, "")
 
     quota: Row = (ConditionType.QUOTA_RESERVED, undecided, pending, "")
     if facts.has_job:
-        held = (FALSE, Milestone.QUEUED.value, verdict.message)
+        held = (FALSE, Milestone.QUEUED.value, result.message)
         quota = (ConditionType.QUOTA_RESERVED, *(held if facts.is_held else (TRUE, Milestone.ADMITTED.value, "")))
     running = facts.running_since is not None
     rows: list[Row] = [

@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from finetune_api import group
 from finetune_api.kinds.finetunejob import status
-from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_api.run import CONTAINER_NAME
+from finetune_operator.runtime.kind import Children, Key, Refusal
 
 Manifest = Mapping[str, Any]
-FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,13 @@ class ChildPod:
         """Tell whether it should be gone long since: its node doesn't answer, and its status tells nothing any more."""
         return not self.is_terminal and self.removal_due_at is not None and now > self.removal_due_at + STUCK_AFTER
 
+    def describe_stuck(self, now: datetime) -> str:
+        """Say of a pod that can't be removed what to do about it; empty of any other."""
+        if self.removal_due_at is None or not self.is_stuck(now):
+            return ""
+        since = status.build_time(self.removal_due_at)
+        return f"pod {self.name} should be gone since {since}; remove its node or taint it out-of-service"
+
     def is_running(self, now: datetime) -> bool:
         """Tell whether its container runs, as far as anybody can know."""
         return self.started_at is not None and self.find_end(now) is None and not self.is_terminal
@@ -116,6 +120,12 @@ class Observed:
 
     jobs: tuple[ChildJob, ...] = ()
     pods: tuple[ChildPod, ...] = ()
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
+    peers: tuple[Key, ...] = ()
+
+    def find_refusal(self, name: str) -> Refusal | None:
+        """Return why the Job of that name could not be made the last time."""
+        return self.refusals.get(name)
 
     def find_job(self, name: str) -> ChildJob | None:
         """Return the child Job of that name."""
@@ -124,48 +134,6 @@ class Observed:
     def list_pods(self, job_uid: str) -> tuple[ChildPod, ...]:
         """Return the pods of a Job, oldest first."""
         return tuple(sorted((pod for pod in self.pods if pod.job_uid == job_uid), key=lambda pod: pod.created_at))
-
-
-class SummaryMetadata(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What a list must tell of an object's metadata; the names are those of Kubernetes in snake case."""
-
-    namespace: str
-    name: str
-    uid: str
-    resource_version: str
-    generation: int = 0
-    deletion_timestamp: str | None = None
-
-
-class _StatusHead(msgspec.Struct, rename="camel"):
-    phase: str | None = None
-    observed_generation: int | None = None
-
-
-class Summary(msgspec.Struct):
-    """A FineTuneJob in a long list: spec and status stay bytes until somebody asks, and for most nobody does."""
-
-    metadata: SummaryMetadata
-    spec: msgspec.Raw = msgspec.Raw(b"{}")
-    status: msgspec.Raw = msgspec.Raw(b"{}")
-
-    def find_final_phase(self) -> Phase | None:
-        """Return the phase of a run that has finished and whose newest generation was seen; None: look closer."""
-        try:
-            head = msgspec.json.decode(self.status, type=_StatusHead)
-        except msgspec.ValidationError:
-            return None
-        if head.phase not in FINAL_PHASES or head.observed_generation != self.metadata.generation:
-            return None
-        return Phase(head.phase)
-
-    def read_manifest(self) -> Manifest:
-        """Return what `observe_job` reads."""
-        return {
-            "metadata": msgspec.to_builtins(self.metadata),
-            "spec": msgspec.json.decode(self.spec),
-            "status": msgspec.json.decode(self.status),
-        }
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
@@ -190,13 +158,13 @@ def observe_job(manifest: Manifest) -> FineTuneJob:
     )
 
 
-def observe_children(
-    uid: str, jobs: Sequence[Manifest], pods: Sequence[Manifest], events: Sequence[Manifest] = ()
-) -> Observed:
+def observe_children(uid: str, children: Children) -> Observed:
     """Read the children of the FineTuneJob with that uid."""
     return Observed(
-        jobs=tuple(_observe_child(item, uid, events) for item in jobs),
-        pods=tuple(_observe_pod(item) for item in pods),
+        jobs=tuple(_observe_child(item, uid, children.events) for item in children.jobs),
+        pods=tuple(_observe_pod(item) for item in children.pods),
+        refusals=children.refusals,
+        peers=tuple(children.peers),
     )
 
 
@@ -268,7 +236,7 @@ def _observe_pod(manifest: Manifest) -> ChildPod:
 
 
 def _find_job_name(manifest: Manifest) -> str:
-    owner = _find_controller(manifest)
+    owner = find_controller(manifest)
     if not owner:
         # Deleted with --cascade=orphan, a Job leaves its pods running: without an owner, but with its label.
         return str((manifest["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
@@ -296,19 +264,13 @@ class _Conditions:
 
 def find_controller_uid(manifest: Manifest) -> str:
     """Return the uid of the object that controls this one; empty if there is none."""
-    return str(_find_controller(manifest).get("uid", ""))
+    return str(find_controller(manifest).get("uid", ""))
 
 
-def _find_controller(manifest: Manifest) -> Manifest:
+def find_controller(manifest: Manifest) -> Manifest:
+    """Return the reference to the object that controls this one; empty if there is none."""
     owners = manifest["metadata"].get("ownerReferences") or []
     return next((owner for owner in owners if owner.get("controller")), {})
-
-
-def find_parent_key(manifest: Manifest) -> tuple[str, str] | None:
-    """Return namespace and name of the FineTuneJob a child's labels name, if they do."""
-    metadata = manifest["metadata"]
-    name = (metadata.get("labels") or {}).get(group.LABEL_JOB)
-    return (metadata["namespace"], name) if name else None
 
 
 def _read_time(text: str | None) -> datetime | None:

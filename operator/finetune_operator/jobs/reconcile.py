@@ -5,6 +5,8 @@ anything changes, keeps nothing between two calls and may be cut off anywhere: n
 stands in the status before its Job exists, and a finished run never gets a child again.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -12,15 +14,16 @@ from pydantic import ValidationError
 from finetune_api import validation
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import ConditionType, Milestone, Reason
-from finetune_operator.jobs import context as drafting
-from finetune_operator.jobs.attempts import stages
-from finetune_operator.jobs.conditions import State, Verdict
-from finetune_operator.jobs.context import Draft
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone, Reason
+from finetune_operator.jobs import cleanup, conditions, failures, progress, transitions
+from finetune_operator.jobs.attempts import end, follow, limits, start
+from finetune_operator.jobs.conditions import Facts, Result, State
+from finetune_operator.jobs.context import Context
 from finetune_operator.jobs.observe import FineTuneJob, Observed
-from finetune_operator.jobs.policies import admission, deadlines, retries, suspend
+from finetune_operator.jobs.policies import admission, retries, suspend
 from finetune_operator.jobs.policies.suspend import Step
-from finetune_operator.runtime.plan import DeleteJob, Plan
+from finetune_operator.runtime import merge_patch
+from finetune_operator.runtime.plan import Action, DeleteJob, Manifest, Plan
 from finetune_operator.settings import Settings
 
 
@@ -28,150 +31,172 @@ def plan_job(job: FineTuneJob, observed: Observed, now: datetime, settings: Sett
     """Decide everything that is to be done about one FineTuneJob now."""
     # Garbage collection removes the children of an object on its way out.
     if job.is_deleting:
-        return Plan(job.status)
+        return _build_plan(job, job.status)
     # A finished run never trains again, whatever is missing: only its remains are cleared away.
     if status.is_true(job.status.conditions, ConditionType.FINISHED):
         # `kubectl wait` takes no condition for true that has seen an older generation than the object's.
         seen = [item.model_copy(update={"observed_generation": job.generation}) for item in job.status.conditions]
         current = job.status.model_copy(update={"observed_generation": job.generation, "conditions": seen})
-        return Plan(current, tuple(drafting.build_cleanup(job, observed)))
-    draft = Draft(job, observed, now, settings, job.status)
-    verdict = _decide(draft)
-    if verdict.state is State.FAILED:
-        stages.end_attempt(draft, verdict.reason)
-    return drafting.build_plan(draft, verdict)
+        return _build_plan(job, current, cleanup.build_cleanup(job, observed))
+    context = Context(job, observed, now, settings, job.status)
+    result = _decide(context)
+    if result.state is State.FAILED:
+        end.end_uncounted(context, result.reason)
+    _complete(context, result)
+    plan = _build_plan(job, context.status, context.actions)
+    return replace(
+        plan,
+        events=tuple(context.events),
+        requeue_after=result.requeue_after,
+        attempt_ends=tuple(context.attempt_ends),
+    )
 
 
-def _decide(draft: Draft) -> Verdict:
+def build_status_manifest(current: FineTuneJobStatus) -> Manifest:
+    """Write a status as the API server stores it: without what is absent or empty."""
+    data = current.model_dump(mode="json", exclude_none=True)
+    return {key: value for key, value in data.items() if value not in ([], {})}
+
+
+def _build_plan(job: FineTuneJob, wanted: FineTuneJobStatus, actions: Sequence[Action] = ()) -> Plan:
+    stored = build_status_manifest(wanted)
+    patch = merge_patch.build_merge_patch(build_status_manifest(job.status), stored)
+    return Plan(stored, patch, tuple(actions))
+
+
+def _complete(context: Context, result: Result) -> None:
+    """Complete the status with what follows from the result, and the Events with what became true."""
+    child = context.child
+    is_finished = result.state in (State.SUCCEEDED, State.FAILED)
+    facts = Facts(
+        has_job=child is not None and child.is_owned,
+        is_held=child is not None and child.is_suspended,
+        running_since=None if is_finished else context.running_since,
+        stuck_pod=context.find_stuck_pod(),
+    )
+    if is_finished:
+        context.update(failure=result.failure, completion_time=status.build_time(context.now), pending_since=None)
+        context.actions = cleanup.build_cleanup(context.job, context.observed)
+    generation = context.job.generation
+    built = conditions.build_conditions(context.status, result, facts, generation=generation, now=context.now)
+    context.update(observed_generation=generation, conditions=built)
+    context.update(progress=progress.build_progress(context, result), phase=conditions.derive_phase(built))
+    transitions.record_transitions(context, result)
+
+
+def _decide(context: Context) -> Result:
     # What can't run is refused before anything is created.
-    spec, refusal = _parse_spec(draft)
+    spec, refusal = _parse_spec(context)
     if spec is None or refusal is not None:
-        return refusal or stages.build_failed(Reason.INVALID_SPEC, "spec can't be read")
-    draft.spec = spec
-    # An attempt that has ended is settled first: its result counts, whatever else is asked for meanwhile.
-    verdict = stages.settle_attempt(draft) or stages.await_completion(draft)
-    if verdict is not None:
-        return verdict
+        return refusal or failures.build_failed(Reason.INVALID_SPEC, "spec can't be read")
+    context.spec = spec
+    # An attempt that is over is ended first: its result counts, whatever else is asked for meanwhile.
+    result = end.end_if_over(context) or follow.await_completion(context)
+    if result is not None:
+        return result
     # What the pods do is written down before anything is judged by it.
-    stages.track_attempt(draft)
+    follow.record_pods(context)
     # Limits end the run wherever it stands, then the user's wish to pause it holds.
-    verdict = _enforce_deadlines(draft, spec) or _suspend(draft, spec)
-    if verdict is not None:
-        return verdict
+    result = limits.enforce_deadlines(context, spec) or _suspend(context, spec)
+    if result is not None:
+        return result
     # Jobs of former attempts must not run beside the current one.
-    is_clear = _remove_leftovers(draft)
-    attempt, child = draft.attempt, draft.child
+    is_clear = _remove_leftovers(context)
+    attempt, child = context.attempt, context.child
     if attempt is not None and child is not None:
-        return stages.follow_attempt(draft, spec, attempt, child)
+        return follow.follow_attempt(context, spec, attempt, child)
     if not is_clear:
-        return stages.await_removal(draft, spec)
+        return follow.await_removal(context, spec)
     # Nothing runs: the next attempt begins, after a pause if the last one failed. The pause is no waiting for a pod.
     if attempt is None:
-        draft.update(pending_since=None)
+        context.update(pending_since=None)
         # Also right after an attempt that this operator had taken over.
-        _, refusal = _parse_spec(draft)
-    return refusal or _back_off(draft) or stages.start_attempt(draft, spec)
+        _, refusal = _parse_spec(context)
+    return refusal or _back_off(context) or start.start_attempt(context, spec)
 
 
-def _parse_spec(draft: Draft) -> tuple[FineTuneJobSpec | None, Verdict | None]:
+def _parse_spec(context: Context) -> tuple[FineTuneJobSpec | None, Result | None]:
     """Read the spec; rules are applied before an attempt begins, never to one that lives."""
-    raw = dict(draft.job.spec)
+    raw = dict(context.job.spec)
     try:
         spec = FineTuneJobSpec.model_validate(raw)
     except ValidationError as error:
         text = "; ".join(str(item) for item in validation.parse_errors(error, "spec", FineTuneJobSpec))
         if any(detail["type"] != "extra_forbidden" for detail in error.errors()):
-            return None, stages.build_failed(Reason.INVALID_SPEC, text)
+            return None, failures.build_failed(Reason.INVALID_SPEC, text)
         # The CRD is newer than this operator: a field it doesn't know must neither be ignored nor end the run.
         spec = FineTuneJobSpec.model_validate(raw, extra="ignore")
-        if draft.attempt is None:
+        if context.attempt is None:
             message = f"this operator is older than the CRD: {text}; upgrade the operator"
-            return spec, Verdict(State.PENDING, message, Reason.INVALID_SPEC, is_stalled=True)
-    if draft.attempt is not None:
+            return spec, Result(State.PENDING, message, Reason.INVALID_SPEC, is_stalled=True)
+    if context.attempt is not None:
         return spec, None
-    return spec, _find_refusal(draft, spec)
+    return spec, _find_refusal(context, spec)
 
 
-def _find_refusal(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
-    settings = draft.settings
-    if not draft.status.attempts and (found := validation.validate_spec(spec)):
-        return stages.build_failed(Reason.INVALID_SPEC, "; ".join(str(item) for item in found))
-    refused = admission.find_refusals(spec, recorded_image=draft.status.trainer_image or "", settings=settings)
+def _find_refusal(context: Context, spec: FineTuneJobSpec) -> Result | None:
+    settings = context.settings
+    if not context.status.attempts and (found := validation.validate_spec(spec)):
+        return failures.build_failed(Reason.INVALID_SPEC, "; ".join(str(item) for item in found))
+    refused = admission.find_refusals(spec, recorded_image=context.status.trainer_image or "", settings=settings)
     if refused:
-        return stages.build_failed(Reason.CONFIG_ERROR, "; ".join(str(item) for item in refused))
+        return failures.build_failed(Reason.CONFIG_ERROR, "; ".join(str(item) for item in refused))
     return None
 
 
-def _enforce_deadlines(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
-    policy = spec.run_policy
-    used = stages.measure_run_seconds(draft)
-    if deadlines.is_reached(policy.active_deadline_seconds, used):
-        text = f"the run took {used} s of the {policy.active_deadline_seconds} s that activeDeadlineSeconds allows"
-        return stages.build_failed(Reason.DEADLINE_EXCEEDED, text)
-    if stages.is_prepare_overdue(draft):
-        limit = draft.settings.prepare_deadline_seconds
-        text = f"the prepare stage ran for {limit} s, the longest this operator allows"
-        return stages.build_failed(Reason.DEADLINE_EXCEEDED, text, "Use less data, or ask for a higher limit.")
-    if stages.is_pending_overdue(draft, spec):
-        text = f"no pod ran for {policy.pending_deadline_seconds} s: {stages.describe_pending(draft)}"
-        return stages.build_failed(Reason.PENDING_DEADLINE_EXCEEDED, text)
-    return None
-
-
-def _suspend(draft: Draft, spec: FineTuneJobSpec) -> Verdict | None:
-    attempt, child = draft.attempt, draft.child
+def _suspend(context: Context, spec: FineTuneJobSpec) -> Result | None:
+    attempt, child = context.attempt, context.child
     step = suspend.decide_step(
         is_wanted=spec.run_policy.suspend,
-        is_condemned=attempt is not None and attempt.cause == Milestone.SUSPENDED,
+        is_stopping=attempt is not None and attempt.cause == Milestone.SUSPENDED,
         has_job=child is not None,
         is_job_deleting=child is not None and child.is_deleting,
     )
     if step is Step.GO_ON:
-        before = status.find_condition(draft.status.conditions, ConditionType.SUSPENDED)
+        before = status.find_condition(context.status.conditions, ConditionType.SUSPENDED)
         if before is not None and before.status == "True" and before.reason == Milestone.USER_REQUESTED:
-            draft.tell(Milestone.RESUMED, "runPolicy.suspend was taken back; the run goes on")
+            context.record_event(Milestone.RESUMED, "runPolicy.suspend was taken back; the run goes on")
         return None
     if step is Step.HOLD:
-        stages.end_attempt(draft, Milestone.SUSPENDED)
-        draft.update(pending_since=None)
-        if not _remove_leftovers(draft):
-            return Verdict(State.STOPPING, "waiting until the pods of the last attempt are gone")
-        return Verdict(State.SUSPENDED, "runPolicy.suspend is true; set it to false to go on")
-    # The attempt is condemned in the status before its Job is deleted: its end is then nobody's failure.
-    draft.update_attempt(cause=Milestone.SUSPENDED.value)
-    draft.update(pending_since=None)
+        end.end_uncounted(context, Milestone.SUSPENDED)
+        context.update(pending_since=None)
+        if not _remove_leftovers(context):
+            return Result(State.STOPPING, "waiting until the pods of the last attempt are gone")
+        return Result(State.SUSPENDED, "runPolicy.suspend is true; set it to false to go on")
+    # The status says that the attempt is being stopped before its Job is deleted: its end is then nobody's failure.
+    context.update_attempt(cause=Milestone.SUSPENDED.value)
+    context.update(pending_since=None)
     if step is Step.STOP and child is not None:
-        draft.actions.append(DeleteJob(child.name, child.uid))
-    return Verdict(State.STOPPING, "runPolicy.suspend is true; the pods are being stopped")
+        context.actions.append(DeleteJob(child.name, child.uid))
+    return Result(State.STOPPING, "runPolicy.suspend is true; the pods are being stopped")
 
 
-def _remove_leftovers(draft: Draft) -> bool:
+def _remove_leftovers(context: Context) -> bool:
     """Delete live Jobs of former attempts; return whether all of them and their pods are gone."""
-    current = draft.child
-    others = [job for job in draft.observed.jobs if job.is_owned and not job.is_finished and job != current]
-    draft.actions += [DeleteJob(job.name, job.uid) for job in others if not job.is_deleting]
-    return not others and all(current is not None and pod.job_uid == current.uid for pod in draft.list_remaining_pods())
+    current = context.child
+    others = [job for job in context.observed.jobs if job.is_owned and not job.is_finished and job != current]
+    context.actions += [DeleteJob(job.name, job.uid) for job in others if not job.is_deleting]
+    return not others and all(
+        current is not None and pod.job_uid == current.uid for pod in context.list_remaining_pods()
+    )
 
 
-def _back_off(draft: Draft) -> Verdict | None:
-    last = draft.status.attempts[-1] if draft.status.attempts else None
+def _back_off(context: Context) -> Result | None:
+    last = context.status.attempts[-1] if context.status.attempts else None
     if last is None or last.end_time is None or not _needs_pause(last.cause):
         return None
     retry_at = retries.compute_retry_time(
         status.parse_time(last.end_time),
-        draft.status.failed_attempts,
+        context.status.failed_attempts,
         is_counted=last.counted,
-        uid=draft.job.uid,
+        uid=context.job.uid,
         attempt=last.number,
     )
-    if draft.now >= retry_at:
+    if context.now >= retry_at:
         return None
-    before = status.find_condition(draft.status.conditions, ConditionType.READY)
-    text = f"the next attempt begins at {status.build_time(retry_at)}, after: {draft.failure_text}"
-    if not draft.failure_text and before is not None and before.reason == Milestone.RETRYING:
-        text = before.message
-    wait = (retry_at - draft.now).total_seconds()
-    return Verdict(State.RETRYING, text, Milestone.RETRYING, requeue_after=wait)
+    text = f"the next attempt begins at {status.build_time(retry_at)}, after: {last.message or last.cause}"
+    wait = (retry_at - context.now).total_seconds()
+    return Result(State.RETRYING, text, Milestone.RETRYING, requeue_after=wait)
 
 
 def _needs_pause(cause: str | None) -> bool:

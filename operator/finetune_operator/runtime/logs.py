@@ -20,5 +20,5 @@ def configure_logging(log_format_name: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(log_format.JsonFormatter() if log_format_name == "json" else log_format.TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("kopf.objects", "httpx", "httpx2", "httpcore", "httpcore2", "aiohttp.access", "asyncio"):
+    for noisy in ("kopf.objects", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

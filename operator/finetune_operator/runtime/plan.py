@@ -1,21 +1,23 @@
-"""What one reconcile decides: the status to write, then the Events to tell, then the actions to take.
+"""What one reconcile decides: the status to write, then the actions to take, then the Events to record.
 
-The order is part of the design. An attempt stands in the status before its Job is created, and the terminal status is
-written before anything is cleaned up, so that a crash between two steps leaves a state the next pass understands.
+The order is part of the design. What is about to be made stands in the status first, and the terminal status is written
+before anything is cleaned up, so that a crash between two steps leaves a state the next pass understands. Events come
+last: a Job must not wait for what is only read by people.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
+Manifest = dict[str, Any]
+"""An object as the API server gives and takes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateJob:
     """Create a child Job unless it is there already."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ Action = CreateJob | DeleteJob | PatchJob
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event about the FineTuneJob; one per transition."""
+    """A Kubernetes Event about the object; one per transition."""
 
     reason: str
     message: str
@@ -52,11 +54,15 @@ class Plan:
     """The outcome of one reconcile.
 
     Attributes:
+        status: the whole status as it is to be stored.
+        status_patch: the merge patch that makes it of what was read; empty: nothing is to be written. A field that this
+            version doesn't know is not in it.
         requeue_after: seconds after which time alone may change the outcome; None: only an event can.
         attempt_ends: for the metrics, how attempts ended that did not end the run: disruption, error, oom, preempted.
     """
 
-    status: FineTuneJobStatus
+    status: Manifest
+    status_patch: Manifest = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None

@@ -5,13 +5,13 @@ the keys stand for.
 """
 
 import asyncio
+import contextlib
 import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Key = tuple[str, str]
-"""Namespace and name of a FineTuneJob."""
+from finetune_operator.runtime.kind import Key
 
 MIN_PAUSE_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
@@ -87,10 +87,10 @@ class KeyQueue:
             key, wait = self.pop()
             if key is not None:
                 return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            # No `wait_for`: it makes a task of its own, which kopf cancels when it ends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
 
 def compute_retry_seconds(failures: int, share: float) -> float:

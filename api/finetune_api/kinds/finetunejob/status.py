@@ -16,6 +16,8 @@ from finetune_api.quantities import Quantity
 
 MAX_MESSAGE_LENGTH = 1024
 """Longest message kept in a condition, a failure or an Event; Events allow 1,024 characters."""
+MAX_ATTEMPT_MESSAGE_LENGTH = 256
+"""Of each attempt in the list: ten of them must leave the status small."""
 MAX_ATTEMPTS = 10
 MAX_METRICS = 32
 MAX_WARNINGS = 16
@@ -34,8 +36,6 @@ class Phase(StrEnum):
     VALIDATING = "Validating"
     QUEUED = "Queued"
     TRAINING = "Training"
-    EVALUATING = "Evaluating"
-    PUBLISHING = "Publishing"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -179,6 +179,13 @@ class MemoryStatus(Model):
     """measuredPeak of the training."""
 
 
+class JobRefusal(Model):
+    reason: ReasonText
+    """reason in one word; Pending where only time is missing."""
+    message: Message
+    """message: what the API server said."""
+
+
 class Attempt(Model):
     number: Annotated[int, Field(ge=1)]
     """number of the attempt within its stage."""
@@ -196,8 +203,12 @@ class Attempt(Model):
     """activeSeconds with a running pod."""
     resumed_from_step: Annotated[int, Field(ge=0)] | None = None
     """resumedFromStep is the optimizer step the attempt began at."""
+    refusal: JobRefusal | None = None
+    """refusal of the API server to create the Job, until it was created."""
     cause: ReasonText | None = None
     """cause of the end."""
+    message: Annotated[str, Field(max_length=MAX_ATTEMPT_MESSAGE_LENGTH)] | None = None
+    """message: how it ended, where that was no success."""
     counted: bool = False
     """counted against backoffLimit."""
 

@@ -1,7 +1,7 @@
-"""Arithmetic on `status.attempts`: beginning one, ending one, and how long its pods ran.
+"""Arithmetic on `status.attempts`: beginning one, ending one, how long its pods ran and how long none did.
 
-Running time is kept in stretches: the condition `Running` says since when a pod runs, `activeSeconds` what earlier
-stretches of the same attempt sum to. Nothing has to be written while a pod just runs. Pure.
+The condition `Running` says since when a pod runs, `activeSeconds` what earlier pods of the same attempt sum to.
+Nothing has to be written while a pod just runs. Pure.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,6 @@ from finetune_operator.jobs.observe import ChildPod
 from finetune_operator.jobs.policies import deadlines
 
 
-def find_open(current: FineTuneJobStatus) -> Attempt | None:
-    """Return the attempt that has not ended, if there is one; it is always the last."""
-    last = current.attempts[-1] if current.attempts else None
-    return last if last is not None and last.end_time is None else None
-
-
 def begin(current: FineTuneJobStatus, stage: Stage, job_name: str, job_uid: str) -> FineTuneJobStatus:
     """Append the next attempt of a stage. Numbers count within the stage and never come back."""
     last = current.attempts[-1] if current.attempts else None
@@ -36,11 +30,6 @@ def begin(current: FineTuneJobStatus, stage: Stage, job_name: str, job_uid: str)
     )
     attempts = [*current.attempts, attempt][-MAX_ATTEMPTS:]
     return current.model_copy(update={"attempts": attempts, "attempt_count": number})
-
-
-def replace_last(current: FineTuneJobStatus, attempt: Attempt) -> FineTuneJobStatus:
-    """Put a changed attempt in the place of the last one."""
-    return current.model_copy(update={"attempts": [*current.attempts[:-1], attempt]})
 
 
 def end(
@@ -55,8 +44,9 @@ def end(
             "active_seconds": active_seconds,
         }
     )
-    return replace_last(current, attempt).model_copy(
+    return current.model_copy(
         update={
+            "attempts": [*current.attempts[:-1], attempt],
             "active_seconds": current.active_seconds + active_seconds,
             "failed_attempts": current.failed_attempts + int(is_counted),
         }
@@ -76,7 +66,7 @@ def measure_active_seconds(
 ) -> int:
     """Return how long pods of this attempt ran until now.
 
-    Two lower bounds, each blind where the other sees: the stretches in the status miss what ran while the operator was
+    Two lower bounds, each blind where the other sees: what the status records misses what ran while the operator was
     down, the pods miss those of their number that were deleted.
     """
     ends = [end for pod in pods if (end := pod.find_end(now)) is not None]
@@ -85,3 +75,9 @@ def measure_active_seconds(
     recorded = attempt.active_seconds + deadlines.compute_elapsed_seconds(running_since, until)
     visible = sum(deadlines.compute_elapsed_seconds(pod.started_at, pod.find_end(now) or until) for pod in pods)
     return max(recorded, visible)
+
+
+def compute_pending_seconds(current: FineTuneJobStatus, now: datetime) -> int:
+    """Return for how long no pod has run."""
+    since = status.parse_time(current.pending_since) if current.pending_since else None
+    return deadlines.compute_elapsed_seconds(since, now)

@@ -13,33 +13,11 @@ from pydantic import ValidationError
 
 from finetune_api import exits
 from finetune_api.exits import ExitCode
-from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Attempt, Failure, Milestone, Reason
 from finetune_api.run import Stage, TerminationMessage
+from finetune_operator.jobs import failures
 from finetune_operator.jobs.observe import ChildJob, ChildPod
-from finetune_operator.runtime import logs
 
-REMEDIES: dict[Reason, str] = {
-    Reason.INVALID_SPEC: "Correct the fields and create a new FineTuneJob.",
-    Reason.CONFIG_ERROR: "Correct the setting and create a new FineTuneJob.",
-    Reason.DATA_ERROR: "Correct the data and create a new FineTuneJob.",
-    Reason.MODEL_ERROR: "Choose a base model that fits the task and create a new FineTuneJob.",
-    Reason.REFERENCE_NOT_FOUND: "Create what is missing or correct the name, then create a new FineTuneJob.",
-    Reason.ACCESS_DENIED: "Check the credentials and what they may do, then create a new FineTuneJob.",
-    Reason.STORAGE_UNAVAILABLE: "Check that the store answers, then create the FineTuneJob again.",
-    Reason.OUT_OF_MEMORY: "Raise spec.resources.memory or lower spec.training.batchSize or maxLength.",
-    Reason.CUDA_OUT_OF_MEMORY: "Use a larger GPU, a smaller model, quantization, or a lower spec.training.maxLength.",
-    Reason.DIVERGED: "Lower spec.training.learningRate.",
-    Reason.DEADLINE_EXCEEDED: "Raise spec.runPolicy.activeDeadlineSeconds or train less.",
-    Reason.PENDING_DEADLINE_EXCEEDED: "Remove the cause or raise spec.runPolicy.pendingDeadlineSeconds.",
-    Reason.BACKOFF_LIMIT_EXCEEDED: "Look at status.attempts and the logs of the pods.",
-    Reason.ARTIFACT_MISSING: "Check that the trainer image is one this operator supports.",
-    Reason.JOB_DELETED: "Find out what deletes the Jobs, then create the FineTuneJob again.",
-    Reason.INTERNAL: "Look at the logs of the pod.",
-}
-"""What to do where the trainer didn't say."""
-
-_RETRYABLE = {Reason.STORAGE_UNAVAILABLE, Reason.INTERNAL, Reason.JOB_DELETED, Reason.PENDING_DEADLINE_EXCEEDED}
 _CRASHES = {
     ExitCode.TEMPORARY: "a temporary fault",
     ExitCode.GPU_FAULT: "a fault of the GPU or of NCCL",
@@ -67,17 +45,6 @@ class Outcome:
     cause: str
     failure: Failure | None = None
     message: TerminationMessage | None = None
-
-
-def build_failure(reason: Reason, message: str, remedy: str = "", exit_code: int | None = None) -> Failure:
-    """Describe a failure for the status; without a remedy the reason's own is given."""
-    return Failure(
-        reason=reason,
-        message=status.build_message(logs.scrub_text(message)),
-        remedy=status.build_message(logs.scrub_text(remedy) or REMEDIES.get(reason, "")),
-        retryable=reason in _RETRYABLE,
-        exit_code=exit_code,
-    )
 
 
 def parse_message(text: str, stage: Stage, attempt: int) -> TerminationMessage | None:
@@ -118,13 +85,13 @@ def decide_deleted(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome:
     if success is not None:
         return success
     text = f"Job {attempt.job} was deleted while it was needed"
-    return _fail(End.COUNTED, build_failure(Reason.JOB_DELETED, text))
+    return _fail(End.COUNTED, failures.build_failure(Reason.JOB_DELETED, text))
 
 
 def decide_unusable(attempt: Attempt) -> Outcome:
     """Classify an attempt whose message proves success but says things no status may hold."""
     text = f"Job {attempt.job} succeeded but its termination message has values that the status can't hold"
-    return _fail(End.FINAL, build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
+    return _fail(End.FINAL, failures.build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
 
 
 def find_success(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome | None:
@@ -148,7 +115,7 @@ def find_overflow(pods: Sequence[ChildPod]) -> Outcome | None:
         if pod.reason == "Evicted" and "exceed" in text and ("emptydir" in text or "ephemeral" in text):
             remedy = "Raise spec.resources.scratch: model, data and checkpoints must fit."
             return _fail(
-                End.FINAL, build_failure(Reason.CONFIG_ERROR, f"pod {pod.name}: {pod.message.strip()}", remedy)
+                End.FINAL, failures.build_failure(Reason.CONFIG_ERROR, f"pod {pod.name}: {pod.message.strip()}", remedy)
             )
     return None
 
@@ -160,37 +127,37 @@ def _fail(end: End, failure: Failure) -> Outcome:
 def _decide_overdue(job: ChildJob, is_out_of_time: bool) -> Outcome:
     text = f"Job {job.name} reached its own limit of {job.active_deadline_seconds} s"
     if is_out_of_time:
-        return _fail(End.FINAL, build_failure(Reason.DEADLINE_EXCEEDED, text))
+        return _fail(End.FINAL, failures.build_failure(Reason.DEADLINE_EXCEEDED, text))
     # The Job's clock runs on through every wait: for a node, after a drain.
     text += ", part of it waiting; the run has time left"
-    return _fail(End.UNCOUNTED, build_failure(Reason.POD_DISRUPTED, text))
+    return _fail(End.UNCOUNTED, failures.build_failure(Reason.POD_DISRUPTED, text))
 
 
 def _decide_without_pod(job: ChildJob) -> Outcome:
     if job.is_complete:
         text = f"Job {job.name} completed but its pod and message are gone; the next attempt looks at what it committed"
-        return Outcome(End.UNCOUNTED, Milestone.MESSAGE_LOST.value, build_failure(Reason.INTERNAL, text))
+        return Outcome(End.UNCOUNTED, Milestone.MESSAGE_LOST.value, failures.build_failure(Reason.INTERNAL, text))
     text = f"Job {job.name} failed and its pod is gone: {job.failed_reason}: {job.failed_message}"
-    return _fail(End.COUNTED, build_failure(Reason.INTERNAL, text))
+    return _fail(End.COUNTED, failures.build_failure(Reason.INTERNAL, text))
 
 
 def _decide_unproven(attempt: Attempt, pod: ChildPod) -> Outcome:
     missing = "preparedSHA256" if attempt.stage == Stage.PREPARE else "manifestSHA256"
     text = f"pod {pod.name} ended with 0 but its termination message has no {missing}: nothing was committed"
-    return _fail(End.FINAL, build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
+    return _fail(End.FINAL, failures.build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
 
 
 def _decide_failed_pod(attempt: Attempt, pod: ChildPod) -> Outcome:
     code = pod.exit_code
     if pod.is_oom_killed:
         text = f"pod {pod.name} used more memory than its limit and was killed"
-        return _fail(End.COUNTED, build_failure(Reason.OUT_OF_MEMORY, text, exit_code=code))
+        return _fail(End.COUNTED, failures.build_failure(Reason.OUT_OF_MEMORY, text, exit_code=code))
     message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
     if code in exits.FINAL_EXIT_CODES:
         return _fail(End.FINAL, _describe(pod, message))
     if pod.disruption or code in exits.IGNORED_EXIT_CODES:
         text = pod.disruption or f"pod {pod.name} was stopped by a signal"
-        return _fail(End.UNCOUNTED, build_failure(Reason.POD_DISRUPTED, text, exit_code=code))
+        return _fail(End.UNCOUNTED, failures.build_failure(Reason.POD_DISRUPTED, text, exit_code=code))
     return _fail(End.COUNTED, _describe(pod, message))
 
 
@@ -199,12 +166,12 @@ def _describe(pod: ChildPod, message: TerminationMessage | None) -> Failure:
     code = pod.exit_code
     allowed = exits.REASONS_BY_EXIT_CODE.get(code if code is not None else -1, (Reason.INTERNAL,))
     if message is not None and message.reason in allowed:
-        return build_failure(Reason(message.reason), message.message or _tell_end(pod), message.remedy, code)
+        return failures.build_failure(Reason(message.reason), message.message or _tell_end(pod), message.remedy, code)
     # Without a message 137 may be anything from an impatient node to `kill -9`: memory is only blamed on evidence.
     reason = Reason.INTERNAL if code == ExitCode.KILLED else allowed[0]
     text = message.message if message is not None else pod.termination_text.strip()
     remedy = message.remedy if message is not None else ""
-    return build_failure(reason, f"{_tell_end(pod)}: {text}" if text else _tell_end(pod), remedy, code)
+    return failures.build_failure(reason, f"{_tell_end(pod)}: {text}" if text else _tell_end(pod), remedy, code)
 
 
 def _tell_end(pod: ChildPod) -> str:

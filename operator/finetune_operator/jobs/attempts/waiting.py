@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Milestone, Reason
+from finetune_operator.jobs.attempts import refusals
 from finetune_operator.jobs.observe import ChildJob, ChildPod
 from finetune_operator.runtime import logs
 
@@ -54,34 +55,6 @@ _CREATE_ERRORS: tuple[tuple[str, Reason], ...] = (
 """What the API server says when it refuses a Job's pod, first match wins; the rest are webhooks and limits."""
 
 
-_PASSING_REFUSAL = re.compile(r"cannot find RESTMapping")
-"""The admission of owner references looks kinds up in a list that is up to half a minute old: right after the CRD was
-installed it refuses every Job that names its FineTuneJob."""
-
-
-def is_passing_refusal(code: int, text: str) -> bool:
-    """Tell whether a refused create works by itself some seconds later."""
-    return code == 429 or not 400 <= code < 500 or _PASSING_REFUSAL.search(text) is not None
-
-
-def classify_refusal(code: int, text: str) -> Reason:
-    """Say why the API server refused to make a Job."""
-    if code == 422:
-        return Reason.CONFIG_ERROR
-    if "exceeded quota" in text or is_uncounted_quota(text):
-        return Reason.QUOTA_EXCEEDED
-    return Reason.POD_SECURITY_VIOLATION if "violates PodSecurity" in text else Reason.INTERNAL
-
-
-def is_uncounted_quota(text: str) -> bool:
-    """Tell whether only time is missing: nobody has counted yet what a new ResourceQuota limits.
-
-    What the API server says then: https://github.com/kubernetes/kubernetes,
-    staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
-    """
-    return "status unknown for quota" in text
-
-
 def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unschedulable_grace_seconds: int) -> Wait:
     """Say why no pod of this Job runs."""
     if job.is_suspended:
@@ -90,19 +63,11 @@ def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unsche
     waiting = next((pod for pod in reversed(pods) if not pod.is_terminal), None)
     if waiting is None:
         return _describe_no_pod(job)
-    if stuck := describe_stuck(waiting, now):
+    if stuck := waiting.describe_stuck(now):
         return Wait(Milestone.NODE_UNREACHABLE, stuck, is_stalled=True)
     if waiting.unschedulable or waiting.is_gated:
         return _describe_unscheduled(waiting, now, unschedulable_grace_seconds)
     return _describe_container(waiting)
-
-
-def describe_stuck(pod: ChildPod, now: datetime) -> str:
-    """Say of a pod that can't be removed what to do about it; empty of any other."""
-    if pod.removal_due_at is None or not pod.is_stuck(now):
-        return ""
-    since = status.build_time(pod.removal_due_at)
-    return f"pod {pod.name} should be gone since {since}; remove its node or taint it out-of-service"
 
 
 def _describe_no_pod(job: ChildJob) -> Wait:
@@ -111,7 +76,7 @@ def _describe_no_pod(job: ChildJob) -> Wait:
     # The generated pod name changes with every try; a message that changed with it would be written again and again.
     text = re.sub(r'pods? "[^"]*" is', "the pod is", logs.scrub_text(job.create_error)).removeprefix("Error creating: ")
     reason = next(reason for pattern, reason in _CREATE_ERRORS if re.search(pattern, text))
-    if is_uncounted_quota(text):
+    if refusals.is_uncounted_quota(text):
         return Wait(reason, f"Job {job.name} can't create its pod yet: {text}; it is tried again by itself")
     return Wait(reason, f"Job {job.name} can't create its pod: {text}", is_stalled=True)
 

@@ -17,6 +17,7 @@ from finetune_operator.settings import Settings
 Manifest = dict[str, Any]
 
 MANAGER = "finetune-operator"
+MANAGER_LABEL = "app.kubernetes.io/managed-by"
 
 
 def build_job(
@@ -78,7 +79,7 @@ def build_labels(identity: JobIdentity, stage: Stage) -> dict[str, str]:
         group.LABEL_ATTEMPT: str(identity.attempt),
         "app.kubernetes.io/name": "finetune-trainer",
         "app.kubernetes.io/component": stage.value,
-        "app.kubernetes.io/managed-by": MANAGER,
+        MANAGER_LABEL: MANAGER,
         "app.kubernetes.io/part-of": MANAGER,
     }
 
