@@ -12,12 +12,14 @@ import transformers
 from skewed_rows import map_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.tasks import TaskHead
 from finetune_trainer.tasks.next_tokens import NextTokensHead
 from finetune_trainer.tasks.sequence_classification.head import SequenceClassificationHead
 from finetune_trainer.telemetry.progress import ProgressLog
+from finetune_trainer.training import arguments
 from finetune_trainer.training import trainer as loop
 
 Row = dict[str, Any]
@@ -76,11 +78,11 @@ def build_ours(
         model.packing.__enter__()
     return loop.FineTuneTrainer(
         model,
-        loop.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
+        arguments.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
         rows=map_rows(rows),
         validation=map_rows(rows[:1]),
         evaluator=Evaluator(head, 0, tokens, torch.device(device), is_autocast, is_packed),
-        best=loop.BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
+        best=BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",
         batch_size=batch_size,
         progress=ProgressLog(steps),

@@ -118,7 +118,7 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
     )
     task = tasks.find_rows(spec.task)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.BFLOAT16, device=device)
-    subject = load.apply_method(loaded, spec, task)
+    subject = method.apply_method(loaded, spec, task)
     if quantization == "None":
         subject.to(device)
     return subject.train(), load.is_autocast(spec, Precision.BFLOAT16, task)
@@ -136,7 +136,7 @@ def count_flops(subject: Any, method: str, length: int) -> float:
         item.quant_state.shape.numel() if hasattr(item, "quant_state") and item.quant_state else item.numel()
         for item in subject.parameters()
     )
-    trained = base if method == "Full" else load.count_trainable(subject)
+    trained = base if method == "Full" else method.count_trainable(subject)
     config = subject.config
     attention = 4 * config.num_hidden_layers * config.hidden_size * length / 2
     frozen = base - trained - (0 if config.tie_word_embeddings else embedding)

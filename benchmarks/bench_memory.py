@@ -22,7 +22,7 @@ from skewed_rows import draw_lengths, draw_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
 from finetune_trainer import tasks
-from finetune_trainer.model import load
+from finetune_trainer.model import load, method
 from finetune_trainer.planning.memory import MOST_TOKENS
 
 VOCABULARIES = (16_384, 128_256)
@@ -58,7 +58,7 @@ def load_subject(folder: Path, quantization: str) -> Any:
     device = torch.device("cpu")
     torch.manual_seed(arms.SEED)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.FLOAT32, device=device)
-    return load.apply_method(loaded, spec, task).train()
+    return method.apply_method(loaded, spec, task).train()
 
 
 def run_alone(arm: str, folder: str, quantization: str) -> None:

@@ -16,6 +16,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import Stage
 from finetune_trainer.data.sources import LocalFile
 from finetune_trainer.model import facts as base_model
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.pod import imports
 from finetune_trainer.stages import prepare
 
@@ -35,7 +36,7 @@ def main() -> None:
     )
     imports.leave_out(imports.find_unneeded(Stage.PREPARE, spec))
     facts = base_model.load_facts(folder, None, spec.model)
-    tokenizer = base_model.load_tokenizer(folder, None, spec.model)
+    tokenizer = load_tokenizer(folder, None, spec.model)
     output.mkdir()
     began, used = time.perf_counter(), time.process_time()
     files = {"train": [LocalFile(rows, rows.name)]}

@@ -17,11 +17,13 @@ from training_runs import build_config
 from finetune_api.kinds.finetunejob.spec import Precision
 from finetune_trainer.batches import dataset as row_files
 from finetune_trainer.batches import packed_attention
+from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.tasks.next_tokens import NextTokensHead
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import trainer as loop
+from finetune_trainer.training.arguments import build_arguments
 
 BATCH_SIZE = 8
 
@@ -53,7 +55,7 @@ def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scr
     """Make one step on the eight rows, in micro-batches of so many tokens, and return its gradient."""
     spec = build_config("CausalLM", "decoder", {}, {"method": {"kind": "Full"}, "training": {"batchSize": 8}}).spec
     chosen = Plan(tokens, is_packed, 1e-3, 1, Precision.FLOAT32, "loss")
-    arguments = loop.build_arguments(spec, chosen, scratch, has_validation=False, is_cpu=True)
+    arguments = build_arguments(spec, chosen, scratch, has_validation=False, is_cpu=True)
     # The norm differs from cut to cut in its last digits: clipping would spread that over every number.
     arguments.max_grad_norm = 1e9
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -63,7 +65,7 @@ def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scr
         rows=row_files.load_rows(rows),
         validation=row_files.load_rows(rows.with_name("none.parquet")),
         evaluator=build_evaluator(tokens, is_packed=is_packed),
-        best=loop.BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
+        best=BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",
         batch_size=BATCH_SIZE,
         progress=ProgressLog(1),

@@ -19,8 +19,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from finetune_trainer.model import unwrap
-from finetune_trainer.planning import plan
+from finetune_trainer.model import architectures, unwrap
 
 PACKED = "finetune_packed"
 """Our name in transformers' registry of attention functions."""
@@ -165,7 +164,7 @@ def packed(model: Any, *, reads_first_tokens: bool = False) -> Iterator[None]:
 
 
 def _find_encoder(base: Any) -> torch.nn.Module:
-    encoder: torch.nn.Module = base.get_submodule(plan.PACKED_ENCODERS[base.config.model_type])
+    encoder: torch.nn.Module = base.get_submodule(architectures.PACKED_ENCODERS[base.config.model_type])
     return encoder
 
 

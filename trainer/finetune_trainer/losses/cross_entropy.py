@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.planning.plan import HEAD_CHUNK_BYTES
+from finetune_trainer.planning.memory import HEAD_CHUNK_BYTES
 
 _LEAST_CHUNK = 16
 

@@ -17,8 +17,7 @@ from torch.nn import functional
 from finetune_trainer.data.samples import IGNORED
 from finetune_trainer.losses import cross_entropy
 from finetune_trainer.losses.parts import LossParts
-from finetune_trainer.model import unwrap
-from finetune_trainer.planning import plan
+from finetune_trainer.model import architectures, unwrap
 
 
 def compute_model_loss(model: Any, batch: Mapping[str, Any], *, is_autocast: bool) -> LossParts:
@@ -48,7 +47,7 @@ def _find_plain_head(model: Any) -> nn.Linear | None:
     """
     base = unwrap.get_base(model)
     head = base.get_output_embeddings()
-    is_plain = type(head) is nn.Linear and head.bias is None and base.config.model_type in plan.PLAIN_HEADS
+    is_plain = type(head) is nn.Linear and head.bias is None and base.config.model_type in architectures.PLAIN_HEADS
     return head if is_plain else None
 
 

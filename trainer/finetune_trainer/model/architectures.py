@@ -22,3 +22,17 @@ def is_generative(facts: ModelFacts) -> bool:
     # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
     is_encoder = is_listed(facts.model_type, "MODEL_FOR_MASKED_LM_MAPPING_NAMES") and not facts.is_decoder
     return is_listed(facts.model_type, "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES") and not is_encoder
+
+
+PACKED_DECODERS = frozenset({"gemma", "gpt2", "llama", "mistral", "qwen2", "qwen3"})
+"""Architectures whose samples may share a row as language models; each has a test against one sample at a time."""
+
+
+PACKED_ENCODERS = {"bert": "bert.encoder"}
+"""Architectures whose samples may share a row as classifiers, and the module whose first token per sample the head
+reads; each has such a test too."""
+
+
+PLAIN_HEADS = PACKED_DECODERS
+"""Architectures whose logits are nothing but the product of the last states and the head's matrix: they are scored
+without their logits. The tests of the packed ones compare that too."""

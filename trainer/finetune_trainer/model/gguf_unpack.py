@@ -17,6 +17,7 @@ from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
 from finetune_trainer.data import readers
 from finetune_trainer.model import facts
+from finetune_trainer.model.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def unpack(folder: Path, name: str, source: ModelSource) -> None:
     model.load_state_dict(loaded.state_dict(), strict=True, assign=True)
     model.tie_weights()
     model.save_pretrained(folder)
-    facts.load_tokenizer(folder, name, source).save_pretrained(folder)
+    load_tokenizer(folder, name, source).save_pretrained(folder)
     logger.info("%s unpacked in %.1f s", name, time.monotonic() - began)
 
 

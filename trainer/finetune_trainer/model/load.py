@@ -1,4 +1,4 @@
-"""The model that is trained: base weights of an explicit dtype, quantization, the task's head, adapter, frozen layers.
+"""The model as it is loaded: base weights of an explicit dtype, quantization, the task's head.
 
 safetensors only and never a model's own code. What a checkpoint lacks (a new head) is trained and published whole with
 any method: frozen or left out it would be random weights that nobody could load again.
@@ -6,7 +6,6 @@ any method: frozen or left out it would be random weights that nobody could load
 
 import logging
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import transformers
 from torch import nn
 
 from finetune_api.errors import ConfigError, ModelError
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, LoraVariant, MethodKind, Precision, Quantization
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
 from finetune_trainer.data import readers
 
 if TYPE_CHECKING:
@@ -195,108 +194,3 @@ def _find_new_modules(model: Any, missing: Sequence[str], task: "TaskRows") -> l
             "check that the folder is complete and its architecture fits spec.task",
         )
     return list(found)
-
-
-def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, task: "TaskRows") -> Any:
-    """Freeze what the method leaves alone and add adapters.
-
-    Returns:
-        The same model, or the peft model around it.
-
-    Raises:
-        ConfigError: the method doesn't fit the model.
-    """
-    heads = _find_heads(loaded.model, loaded.new_modules)
-    if spec.method.kind == MethodKind.LORA:
-        return _add_adapter(loaded.model, heads, spec, task)
-    if spec.method.kind == MethodKind.HEAD_ONLY:
-        _freeze_body(loaded.model, heads)
-    return loaded.model
-
-
-def _find_heads(model: Any, new_modules: Sequence[str]) -> list[str]:
-    """Name the task's head and everything new; a language model's head is no head of the task."""
-    known = [name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)]
-    return list(dict.fromkeys([*new_modules, *known]))
-
-
-def _freeze_body(model: Any, heads: Sequence[str]) -> None:
-    """Train the head alone.
-
-    Raises:
-        ConfigError: the head is tied to the input embeddings, so it can't be trained alone.
-    """
-    modules = [model.get_submodule(name) for name in heads]
-    if not modules:
-        head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-        if head is None or head.weight is embeddings.weight:
-            raise ConfigError(
-                "spec.method.kind (HeadOnly) must be LoRA or Full for this model: its head and its input embeddings "
-                "are one and the same",
-                "use LoRA",
-            )
-        modules = [head]
-    model.requires_grad_(False)
-    for module in modules:
-        module.requires_grad_(True)
-
-
-def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, task: "TaskRows") -> Any:
-    import peft
-
-    if spec.method.quantization != Quantization.NONE:
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    lora = spec.method.lora
-    targets: Any = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
-    config = peft.LoraConfig(
-        task_type=task.ADAPTER_TASK,
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=float(lora.dropout),
-        target_modules=targets,
-        use_rslora=lora.variant == LoraVariant.RS_LORA,
-        use_dora=lora.variant == LoraVariant.DORA,
-        # For a classifier peft adds the usual names of the head by itself.
-        modules_to_save=[name for name in heads if name not in HEAD_NAMES] or None,
-    )
-    try:
-        with warnings.catch_warnings():
-            # peft asks the model for a property by its old name.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            tuned = peft.get_peft_model(model, config)
-    except ValueError as error:
-        linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-        raise ConfigError(
-            f"spec.method.lora.targetModules ({', '.join(lora.target_modules)}) must name linear layers of the model: "
-            f"{', '.join(linear)}",
-            "use all-linear, or names from this list",
-        ) from error
-    for parameter in tuned.parameters():
-        if parameter.requires_grad:
-            # peft keeps only its own matrices in float32, not the head that is trained beside them.
-            parameter.data = parameter.data.float()
-    return tuned
-
-
-def find_target_modules(model: Any) -> list[str]:
-    """Name the kinds of layers that carry an adapter: their last name part, sorted. Empty without an adapter."""
-    config = getattr(model, "peft_config", None)
-    if config is None:
-        return []
-    targets = config["default"].target_modules
-    return sorted({name.rpartition(".")[2] for name in targets})
-
-
-def count_trainable(model: nn.Module) -> int:
-    """Count the parameters that are trained."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def save_model(model: Any, spec: FineTuneJobSpec, folder: Path) -> None:
-    """Write an adapter or a full model, safetensors only, without a trace of this machine's paths."""
-    if spec.method.kind == MethodKind.LORA:
-        model.peft_config["default"].base_model_name_or_path = spec.model.uri
-        # "auto" would ask the model hub whether the vocabulary has grown; it never does here.
-        model.save_pretrained(folder, save_embedding_layers=False)
-    else:
-        model.save_pretrained(folder)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
-from finetune_trainer.model import facts as base_model
+from finetune_trainer.model import architectures, fit
 from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import plan
 
 if TYPE_CHECKING:
     from finetune_trainer.tasks import TaskRows
@@ -70,7 +69,7 @@ def count_trainable(facts: ModelFacts, spec: FineTuneJobSpec) -> int:
         case MethodKind.FULL:
             return facts.num_parameters
         case MethodKind.LORA:
-            targeted = base_model.match_linear(facts, spec.method.lora.target_modules)
+            targeted = fit.match_linear(facts, spec.method.lora.target_modules)
             return sum(spec.method.lora.rank * sum(shape) for shape in targeted.values())
         case MethodKind.HEAD_ONLY:
             return facts.hidden_size * facts.hidden_size
@@ -86,8 +85,8 @@ def predict_logit_bytes(facts: ModelFacts, tokens: int, width: int, device: str)
         device: `cpu` or `cuda`.
     """
     logits = tokens * facts.vocabulary_size * _LOGIT_BYTES[width]
-    is_plain = facts.model_type in plan.PLAIN_HEADS
-    return min(logits, _CHUNK_COPIES * plan.HEAD_CHUNK_BYTES[device]) if is_plain else logits
+    is_plain = facts.model_type in architectures.PLAIN_HEADS
+    return min(logits, _CHUNK_COPIES * HEAD_CHUNK_BYTES[device]) if is_plain else logits
 
 
 def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskRows", tokens: int) -> Prediction:
@@ -148,3 +147,8 @@ def plan_micro_batch(
         if tokens == longest or memory_bytes is None or prediction.peak <= memory_bytes * _USABLE_SHARE:
             return tokens, prediction
         tokens = max(longest, tokens // 2)
+
+
+HEAD_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+"""Of the logits of a language model that are in memory at once, in float32 (choices): on a CPU they should stay near
+its caches, a GPU wants large products."""

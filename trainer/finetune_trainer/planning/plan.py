@@ -1,24 +1,16 @@
-"""The automatic choices of the prepare stage, read back as numbers. The train stage carries them out, none anew."""
+"""The automatic choices of a run: decided once in the prepare stage, as the strings of `resolved`, and read back.
 
+Pure. The train stage carries them out and decides none anew.
+"""
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_api.errors import DataError
-from finetune_api.kinds.finetunejob.spec import Precision
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
 from finetune_api.kinds.finetunejob.status import ResolvedKey
-
-PACKED_DECODERS = frozenset({"gemma", "gpt2", "llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose samples may share a row as language models; each has a test against one sample at a time."""
-PACKED_ENCODERS = {"bert": "bert.encoder"}
-"""Architectures whose samples may share a row as classifiers, and the module whose first token per sample the head
-reads; each has such a test too."""
-
-PLAIN_HEADS = PACKED_DECODERS
-"""Architectures whose logits are nothing but the product of the last states and the head's matrix: they are scored
-without their logits. The tests of the packed ones compare that too."""
-HEAD_CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
-"""Of the logits of a language model that are in memory at once, in float32 (choices): on a CPU they should stay near
-its caches, a GPU wants large products."""
+from finetune_api.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +51,56 @@ def _parse_flag(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"{text} is neither true nor false")
     return text == "true"
+
+
+# The rule of a hosted service that many users know, in its numbers.
+_USUAL_EPOCHS = 3
+
+
+_MOST_AUTO_EPOCHS = 25
+
+
+_FEWEST_SAMPLES = 100
+
+
+_MOST_SAMPLES = 25_000
+
+
+def choose_epochs(num_rows: int) -> int:
+    """Choose how often to go through the rows: 3 times, more for few rows, fewer for many."""
+    if _USUAL_EPOCHS * num_rows < _FEWEST_SAMPLES:
+        return min(_MOST_AUTO_EPOCHS, math.ceil(_FEWEST_SAMPLES / num_rows))
+    if _USUAL_EPOCHS * num_rows > _MOST_SAMPLES:
+        return max(1, _MOST_SAMPLES // num_rows)
+    return _USUAL_EPOCHS
+
+
+def build_choices(spec: FineTuneJobSpec, num_rows: int, micro_batch_tokens: int, *, is_packed: bool) -> dict[str, str]:
+    """Decide everything the spec left open.
+
+    Args:
+        spec: of the run.
+        num_rows: to train on.
+        micro_batch_tokens: that fit into the memory.
+        is_packed: whether samples share a row.
+    """
+    training = spec.training
+    steps_per_epoch = math.ceil(num_rows / training.batch_size)
+    if training.max_steps is not None:
+        total_steps, epochs = training.max_steps, f"{training.max_steps / steps_per_epoch:.4g}"
+    else:
+        epochs = training.epochs or str(choose_epochs(num_rows))
+        total_steps = max(1, math.ceil(float(epochs) * steps_per_epoch))
+    precision = training.precision
+    if precision == Precision.AUTO and spec.resources.gpus == 0:
+        precision = Precision.FLOAT32
+    return {
+        ResolvedKey.PACKING: "true" if is_packed else "false",
+        ResolvedKey.MICRO_BATCH_TOKENS: str(micro_batch_tokens),
+        ResolvedKey.LEARNING_RATE: training.learning_rate or TASKS[spec.task].learning_rates[spec.method.kind],
+        ResolvedKey.EPOCHS: epochs,
+        ResolvedKey.TOTAL_STEPS: str(total_steps),
+        ResolvedKey.PRECISION: str(precision),
+        ResolvedKey.BEST_METRIC: spec.evaluation.best_metric or TASKS[spec.task].default_metric,
+        ResolvedKey.SEED: str(training.seed),
+    }

@@ -10,7 +10,7 @@ from finetune_api.artifacts import PreparedManifest
 from finetune_api.kinds.finetunejob.spec import MethodKind, Quantization
 from finetune_api.run import RunConfig
 from finetune_trainer import tasks
-from finetune_trainer.evaluation.evaluator import EvaluationReport
+from finetune_trainer.evaluation.report import EvaluationReport
 
 _QUANTIZATION_CODE = {
     Quantization.NONE: "",

@@ -32,8 +32,10 @@ from finetune_trainer.data.splits import Splits
 from finetune_trainer.data.tokenized_files import TokenCounts
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import files as model_files
+from finetune_trainer.model import fit
 from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import choices, memory
+from finetune_trainer.model.tokenizer import load_tokenizer
+from finetune_trainer.planning import memory, plan
 from finetune_trainer.stages import probe
 from finetune_trainer.stages.probe import Listing
 from finetune_trainer.storage import Store
@@ -138,8 +140,8 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
 
 def _check_model(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -> Model:
     facts = base_model.load_facts(folder, gguf_file, spec.model)
-    tokenizer = base_model.load_tokenizer(folder, gguf_file, spec.model)
-    base_model.check_fit(facts, tokenizer, spec, tasks.find_fitting_tasks(facts))
+    tokenizer = load_tokenizer(folder, gguf_file, spec.model)
+    fit.check_fit(facts, tokenizer, spec, tasks.find_fitting_tasks(facts))
     return Model(facts, tokenizer)
 
 
@@ -166,7 +168,7 @@ def prepare_rows(
     task = tasks.find_rows(spec.task)
     splits = splits_of_rows.read_splits(spec, task, files)
     if splits.labels:
-        splits.labels = base_model.order_labels(model.facts, splits.labels, spec.model)
+        splits.labels = fit.order_labels(model.facts, splits.labels, spec.model)
     rows = splits.rows
     overlaps = report.find_overlaps(splits.facts, rows)
     warnings = [*earlier, *splits.warnings, *report.check_overlaps(splits.facts, overlaps, rows)]
@@ -254,7 +256,7 @@ def _choose(
         needed = quantities.build_quantity(prediction.peak)
         warnings.append(f"spec.resources.memory ({spec.resources.memory}) may be too small: about {needed} is needed")
     num_rows = len(counts["train"].lengths)
-    resolved = choices.build_choices(spec, num_rows, tokens, is_packed=is_packed) | {
+    resolved = plan.build_choices(spec, num_rows, tokens, is_packed=is_packed) | {
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
     }

@@ -21,10 +21,10 @@ from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage
 from finetune_trainer.publishing import commit
 from finetune_trainer.publishing.commit import Published
+from finetune_trainer.stages import train_inputs
+from finetune_trainer.stages.train_inputs import Inputs
 from finetune_trainer.storage import Store
 from finetune_trainer.telemetry import prometheus
-from finetune_trainer.training import train_inputs
-from finetune_trainer.training.train_inputs import Inputs
 
 if TYPE_CHECKING:
     from finetune_trainer.training.run import Trained

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetune_trainer.batches.collate import Batch
-    from finetune_trainer.evaluation.evaluator import Answer
     from finetune_trainer.evaluation.metrics import Scores
+    from finetune_trainer.evaluation.report import Answer
     from finetune_trainer.losses.parts import LossParts
 
 __all__ = ["TaskHead", "TaskRows", "build_head", "find_fitting_tasks", "find_rows"]

@@ -11,8 +11,8 @@ from typing import Any
 from finetune_trainer.batches import collate, packed_attention
 from finetune_trainer.batches.collate import Batch
 from finetune_trainer.evaluation import evaluator
-from finetune_trainer.evaluation.evaluator import Answer
 from finetune_trainer.evaluation.metrics import TokenScores
+from finetune_trainer.evaluation.report import Answer
 from finetune_trainer.losses import tokens
 from finetune_trainer.losses.parts import LossParts
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -27,10 +27,13 @@ from finetune_api.tasks import TASKS
 from finetune_trainer import tasks
 from finetune_trainer.batches import dataset
 from finetune_trainer.batches.dataset import Rows
-from finetune_trainer.evaluation.evaluator import EvaluationReport, Evaluator
+from finetune_trainer.checkpoints.best import BestWeights
+from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.evaluation.metrics import Scores
+from finetune_trainer.evaluation.report import EvaluationReport
 from finetune_trainer.model import facts as base_model
-from finetune_trainer.model import gguf_unpack, load
+from finetune_trainer.model import gguf_unpack, load, method, save
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.planning import memory, plan
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.publishing import card
@@ -38,9 +41,11 @@ from finetune_trainer.publishing.card import CardFacts
 from finetune_trainer.tasks import TaskHead, TaskRows
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog
-from finetune_trainer.training import trainer as loop
-from finetune_trainer.training.train_inputs import Inputs
-from finetune_trainer.training.trainer import BestWeights, FineTuneTrainer
+from finetune_trainer.training.arguments import build_arguments
+from finetune_trainer.training.trainer import FineTuneTrainer
+
+if TYPE_CHECKING:
+    from finetune_trainer.stages.train_inputs import Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +66,7 @@ class _Setup:
     """What every phase needs: the run, its choices, its rows."""
 
     config: RunConfig
-    inputs: Inputs
+    inputs: "Inputs"
     scratch: Path
     chosen: Plan
     device: torch.device
@@ -108,7 +113,7 @@ class _Fitted:
     progress: ProgressLog
 
 
-def unpack_base(config: RunConfig, inputs: Inputs) -> None:
+def unpack_base(config: RunConfig, inputs: "Inputs") -> None:
     """Turn a base model in one file into a folder that all ranks load; one in a folder stays as it is.
 
     Raises:
@@ -119,7 +124,7 @@ def unpack_base(config: RunConfig, inputs: Inputs) -> None:
         gguf_unpack.unpack(inputs.base, inputs.gguf_file, config.spec.model)
 
 
-def train(config: RunConfig, inputs: Inputs, scratch: Path, output: Path) -> Trained:
+def train(config: RunConfig, inputs: "Inputs", scratch: Path, output: Path) -> Trained:
     """Train the model and leave model folder, evaluation.json and metrics.csv in `output`.
 
     Args:
@@ -134,7 +139,7 @@ def train(config: RunConfig, inputs: Inputs, scratch: Path, output: Path) -> Tra
     _quieten_libraries()
     setup = _set_up(config, inputs, scratch)
     # The arguments come first: making them joins the ranks to one group.
-    arguments = loop.build_arguments(
+    arguments = build_arguments(
         setup.spec,
         setup.chosen,
         scratch,
@@ -170,7 +175,7 @@ def _quieten_libraries() -> None:
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
-def _set_up(config: RunConfig, inputs: Inputs, scratch: Path) -> _Setup:
+def _set_up(config: RunConfig, inputs: "Inputs", scratch: Path) -> _Setup:
     device = _find_device(config.spec)
     chosen = plan.parse_plan(inputs.prepared.resolved)
     task = tasks.find_rows(config.spec.task)
@@ -191,7 +196,7 @@ def _set_up(config: RunConfig, inputs: Inputs, scratch: Path) -> _Setup:
 
 
 def _fit_to_device(
-    spec: FineTuneJobSpec, inputs: Inputs, chosen: Plan, device: torch.device, splits: dict[str, Rows]
+    spec: FineTuneJobSpec, inputs: "Inputs", chosen: Plan, device: torch.device, splits: dict[str, Rows]
 ) -> Plan:
     """Lower the micro-batch to what this GPU's memory holds; the prepare stage has not seen the GPU."""
     if device.type == "cpu":
@@ -232,9 +237,9 @@ def _load(setup: _Setup) -> _Subject:
         precision=setup.precision,
         device=setup.device,
     )
-    tokenizer = base_model.load_tokenizer(inputs.base, None, setup.spec.model)
+    tokenizer = load_tokenizer(inputs.base, None, setup.spec.model)
     pad_token_id = _choose_pad_token(tokenizer, loaded.model)
-    tuned = load.apply_method(loaded, setup.spec, setup.task)
+    tuned = method.apply_method(loaded, setup.spec, setup.task)
     if not getattr(loaded.model, "is_quantized", False):
         tuned.to(setup.device)
     evaluator = Evaluator(
@@ -328,7 +333,7 @@ def _build_report(setup: _Setup, subject: _Subject, base: Scores | None, tuned: 
 def _save(setup: _Setup, subject: _Subject, fitted: _Fitted, report: EvaluationReport, output: Path) -> None:
     """Write everything that is published but the manifest."""
     folder = output / artifacts.MODEL_FOLDER
-    load.save_model(subject.model, setup.spec, folder)
+    save.save_model(subject.model, setup.spec, folder)
     subject.tokenizer.save_pretrained(folder)
     facts = CardFacts(
         prepared=setup.inputs.prepared,
@@ -352,10 +357,10 @@ def _describe_choices(setup: _Setup, subject: _Subject) -> dict[str, str]:
         ResolvedKey.PRECISION.value: setup.precision.value,
         ResolvedKey.MICRO_BATCH_TOKENS.value: str(setup.chosen.micro_batch_tokens),
         ResolvedKey.DEVICE.value: "cpu" if is_cpu else torch.cuda.get_device_name(setup.device),
-        ResolvedKey.TRAINABLE_PARAMETERS.value: str(load.count_trainable(subject.model)),
+        ResolvedKey.TRAINABLE_PARAMETERS.value: str(method.count_trainable(subject.model)),
     }
     if setup.spec.method.kind == MethodKind.LORA:
-        found[ResolvedKey.TARGET_MODULES.value] = ", ".join(load.find_target_modules(subject.model))
+        found[ResolvedKey.TARGET_MODULES.value] = ", ".join(method.find_target_modules(subject.model))
     return found
 
 

@@ -12,25 +12,22 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from finetune_api.errors import Diverged
-from finetune_api.kinds.finetunejob.spec import EvaluationInterval, FineTuneJobSpec
 from finetune_trainer import signals
 from finetune_trainer.batches import collate, sampler
 from finetune_trainer.batches.collate import Batch
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.batches.sampler import StepOrder
+from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.data.samples import IGNORED
 from finetune_trainer.evaluation.evaluator import Evaluator
-from finetune_trainer.planning.plan import Plan
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog, StepFigures
 
@@ -43,68 +40,6 @@ _EXPLOSION_MARGIN = 5.0
 of 50,000 guessed at random costs 10.8, so even a model that has forgotten all stays below."""
 _DIVERGED_REMEDY = "lower spec.training.learningRate"
 _MICRO_BATCHES = "micro_batches"
-
-
-class BestWeights:
-    """Keeps the trained weights of the best evaluation on disk, and tells when it stops getting better.
-
-    Args:
-        path: file for the weights.
-        is_greater_better: direction of the metric.
-        patience: evaluations without improvement after which training ends; None: never.
-        min_delta: least change that counts.
-    """
-
-    def __init__(self, path: Path, is_greater_better: bool, patience: int | None, min_delta: float) -> None:
-        self._path, self._sign = path, 1.0 if is_greater_better else -1.0
-        self._patience, self._min_delta = patience, min_delta
-        self._reference: float | None = None
-        self._num_stale = 0
-        self.value: float | None = None
-        self.step: int | None = None
-
-    def record(self, model: Any, value: float, step: int, is_writer: bool) -> None:
-        """Take in an evaluation; save the weights if they are the best so far.
-
-        Args:
-            model: the trained model.
-            value: of the metric that decides.
-            step: of the optimizer.
-            is_writer: whether this rank writes the file.
-        """
-        if self.value is None or self._sign * (value - self.value) > 0:
-            self.value, self.step = value, step
-            if is_writer:
-                partial = self._path.with_suffix(".partial")
-                save_file(_get_trained(model), partial)
-                partial.replace(self._path)
-        # A crawl of tiny gains is not progress: staleness is measured from the last gain that counted.
-        if self._reference is None or self._sign * (value - self._reference) > self._min_delta:
-            self._reference, self._num_stale = value, 0
-        else:
-            self._num_stale += 1
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return self._patience is not None and self._num_stale >= self._patience
-
-    def restore(self, model: Any) -> None:
-        """Put the best weights back into the model of every rank; without an evaluation the last ones stay."""
-        if self.step is None:
-            return
-        if torch.distributed.is_initialized():
-            # Rank 0 may still be writing.
-            torch.distributed.barrier()
-        saved = load_file(self._path)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(saved[name])
-
-
-def _get_trained(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
 class FineTuneTrainer(transformers.Trainer):
@@ -298,47 +233,3 @@ def _record_memory(device: torch.device) -> None:
     prometheus.record_gpu_memory(name, "allocated", torch.cuda.memory_allocated(device))
     prometheus.record_gpu_memory(name, "reserved", torch.cuda.memory_reserved(device))
     prometheus.record_gpu_memory(name, "peak", torch.cuda.max_memory_reserved(device))
-
-
-def build_arguments(
-    spec: FineTuneJobSpec, plan: Plan, scratch: Path, *, has_validation: bool, is_cpu: bool
-) -> TrainingArguments:
-    """Translate the spec into transformers' words; whatever it would write to disk or report elsewhere is off.
-
-    An item of our loader is a whole step of a rank, so the library sees a batch of one and no accumulation. Mixed
-    precision is off as well: the task's `compute_loss` sees to it, for training and evaluation alike.
-    """
-    # At the end is after as many steps as there are.
-    every_steps = {EvaluationInterval.STEPS: spec.evaluation.every_steps, EvaluationInterval.END: plan.total_steps}
-    strategy = "steps" if spec.evaluation.every in every_steps else "epoch"
-    # transformers' schedules begin at 0: a run that is all warm-up would learn nothing.
-    warmup_steps = min(math.ceil(float(spec.training.warmup_fraction) * plan.total_steps), plan.total_steps - 1)
-    arguments = TrainingArguments(
-        output_dir=str(scratch / "trainer"),
-        per_device_train_batch_size=1,
-        max_steps=plan.total_steps,
-        learning_rate=plan.learning_rate,
-        lr_scheduler_type=spec.training.scheduler.value,
-        warmup_steps=warmup_steps,
-        weight_decay=float(spec.training.weight_decay),
-        optim="adamw_torch_fused",
-        use_cpu=is_cpu,
-        seed=spec.training.seed,
-        data_seed=spec.training.seed,
-        eval_strategy=strategy if has_validation else "no",
-        eval_steps=every_steps.get(spec.evaluation.every),
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        # Every trained weight takes part in every step. Looking for those that don't would take the head for one, since
-        # its product is made outside of the model (`cross_entropy`).
-        ddp_find_unused_parameters=False,
-    )
-    if arguments.n_gpu > 1:
-        # A process that sees more GPUs than it was given must not split its batches over them: one rank, one GPU.
-        arguments._n_gpu = 1
-    return arguments

@@ -12,7 +12,7 @@ from finetune_trainer.data.readers import Findings, Record
 from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import memory, plan
+from finetune_trainer.planning import memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +81,7 @@ def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
 
 def is_packable(model_type: str) -> bool:
     """Tell whether several rows may share one."""
-    return model_type in plan.PACKED_DECODERS
+    return model_type in architectures.PACKED_DECODERS
 
 
 def predict_output_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:

@@ -12,8 +12,8 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_trainer.batches import collate, packed_attention
 from finetune_trainer.batches.collate import Batch
 from finetune_trainer.evaluation import evaluator
-from finetune_trainer.evaluation.evaluator import Answer
 from finetune_trainer.evaluation.metrics import RowScores
+from finetune_trainer.evaluation.report import Answer
 from finetune_trainer.losses import rows
 from finetune_trainer.losses.parts import LossParts
 

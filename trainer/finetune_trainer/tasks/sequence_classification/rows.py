@@ -11,7 +11,6 @@ from finetune_trainer.data.readers import Findings, Record
 from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,7 +99,7 @@ def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
 
 def is_packable(model_type: str) -> bool:
     """Tell whether several rows may share one."""
-    return model_type in plan.PACKED_ENCODERS
+    return model_type in architectures.PACKED_ENCODERS
 
 
 def predict_output_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:

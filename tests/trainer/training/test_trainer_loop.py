@@ -18,12 +18,13 @@ from finetune_api.errors import Diverged, Interrupted
 from finetune_api.kinds.finetunejob.spec import Precision
 from finetune_trainer import signals, tasks
 from finetune_trainer.batches import dataset
+from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.losses import tokens
-from finetune_trainer.model import load
+from finetune_trainer.model import load, method
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.tasks.next_tokens import NextTokensHead
 from finetune_trainer.training import trainer as loop
-from finetune_trainer.training.trainer import BestWeights
+from finetune_trainer.training.arguments import build_arguments
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_at_least_one_step_has_its_learning_rate(tmp_path: Path, fraction: str, 
     spec = training_runs.build_config("CausalLM", "decoder", {}, {"training": {"warmupFraction": fraction}}).spec
     chosen = Plan(64, False, 1e-3, total, Precision.FLOAT32, "loss")
 
-    arguments = loop.build_arguments(spec, chosen, tmp_path, has_validation=False, is_cpu=True)
+    arguments = build_arguments(spec, chosen, tmp_path, has_validation=False, is_cpu=True)
 
     assert arguments.warmup_steps == want
 
@@ -100,7 +101,7 @@ def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder:
         precision=Precision.FLOAT32,
         device=device,
     )
-    tuned = load.apply_method(loaded, config.spec, task).train()
+    tuned = method.apply_method(loaded, config.spec, task).train()
     split = dataset.load_rows(folder / "rows.parquet")
     batch = head.collate([split[0], split[1]], 1, is_packed=False)
 

@@ -18,7 +18,9 @@ from finetune_api.errors import ConfigError, FineTuneError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Task
 from finetune_trainer import tasks
 from finetune_trainer.model import facts as base_model
+from finetune_trainer.model import fit
 from finetune_trainer.model.facts import ModelFacts
+from finetune_trainer.model.tokenizer import load_tokenizer
 
 SOURCE = ModelSource(uri="s3://models/tiny/")
 ENCODER_LAYERS = {"query", "key", "value", "dense"}
@@ -179,14 +181,14 @@ def test_a_damaged_folder_is_refused(
 def test_a_tokenizer_that_cannot_be_loaded_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
     folder = change(encoder_folder, tmp_path, lambda copy: (copy / "tokenizer.json").write_text("{}"))
     with pytest.raises(ModelError, match="must hold a tokenizer that can be loaded"):
-        base_model.load_tokenizer(folder, None, SOURCE)
+        load_tokenizer(folder, None, SOURCE)
 
 
 def test_a_tokenizer_beside_a_configuration_of_wrong_types_is_refused(encoder_folder: Path, tmp_path: Path) -> None:
     folder = change(encoder_folder, tmp_path, edit_config(hidden_size="many"))
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match="must hold a tokenizer that can be loaded"):
-        base_model.load_tokenizer(folder, None, SOURCE)
+        load_tokenizer(folder, None, SOURCE)
 
 
 # A head of its own.
@@ -212,16 +214,16 @@ def classifier_facts(tmp_path_factory: pytest.TempPathFactory) -> ModelFacts:
     ],
 )
 def test_labels_follow_a_head_that_knows_them(classifier_facts: ModelFacts, labels: list[str], want: list[str]) -> None:
-    assert base_model.order_labels(classifier_facts, labels, SOURCE) == want
+    assert fit.order_labels(classifier_facts, labels, SOURCE) == want
 
 
 def test_a_head_for_another_number_of_labels_is_refused(classifier_facts: ModelFacts) -> None:
     with pytest.raises(ModelError, match=r"a head for 3 labels \(sad, so-so, glad\).* must be .*: 2 \(bad, good\)"):
-        base_model.order_labels(classifier_facts, ["bad", "good"], SOURCE)
+        fit.order_labels(classifier_facts, ["bad", "good"], SOURCE)
 
 
 def test_without_a_head_the_labels_keep_their_order(encoder_folder: Path) -> None:
-    assert base_model.order_labels(base_model.load_facts(encoder_folder, None, SOURCE), ["b", "a"], SOURCE) == [
+    assert fit.order_labels(base_model.load_facts(encoder_folder, None, SOURCE), ["b", "a"], SOURCE) == [
         "b",
         "a",
     ]
@@ -255,11 +257,11 @@ def test_experts_are_not_linear_layers_and_are_not_quantized(encoder_folder: Pat
     )  # fmt: skip
     transformers.Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
     facts = base_model.load_facts(tmp_path, None, SOURCE)
-    tokenizer = base_model.load_tokenizer(encoder_folder, None, SOURCE)
+    tokenizer = load_tokenizer(encoder_folder, None, SOURCE)
 
     assert {path.rpartition(".")[2] for path in facts.linear_shapes} == {"q_proj", "k_proj", "v_proj", "o_proj", "gate"}
     with pytest.raises(ConfigError, match=r"spec\.method\.quantization \(NF4\) must be None for .* experts"):
-        base_model.check_fit(
+        fit.check_fit(
             dataclasses.replace(facts, vocabulary_size=len(tokenizer)),
             tokenizer,
             make_spec(method={"quantization": "NF4"}),
@@ -279,20 +281,20 @@ def test_what_does_not_fit_the_model_is_refused(
     encoder_folder: Path, changes: dict[str, Any], want_class: type[FineTuneError], want: str
 ) -> None:
     facts = base_model.load_facts(encoder_folder, None, SOURCE)
-    tokenizer = base_model.load_tokenizer(encoder_folder, None, SOURCE)
-    base_model.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
+    tokenizer = load_tokenizer(encoder_folder, None, SOURCE)
+    fit.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
     with pytest.raises(want_class) as caught:
-        base_model.check_fit(facts, tokenizer, make_spec(**changes), tasks.find_fitting_tasks(facts))
+        fit.check_fit(facts, tokenizer, make_spec(**changes), tasks.find_fitting_tasks(facts))
     assert want in caught.value.message
     assert caught.value.remedy
 
 
 def test_a_tokenizer_of_another_model_is_refused(encoder_folder: Path, decoder_folder: Path) -> None:
     facts = base_model.load_facts(encoder_folder, None, SOURCE)
-    tokenizer = base_model.load_tokenizer(decoder_folder, None, SOURCE)
+    tokenizer = load_tokenizer(decoder_folder, None, SOURCE)
     assert len(tokenizer) > facts.vocabulary_size
     with pytest.raises(ModelError, match="must not know more tokens than the model"):
-        base_model.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
+        fit.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
 
 
 TARGETS = [
@@ -306,7 +308,7 @@ TARGETS = [
 @pytest.mark.parametrize(("targets", "want"), TARGETS, ids=lambda value: " ".join(value) or "none")
 def test_a_target_is_the_end_of_a_path_at_a_dot(targets: list[str], want: list[str]) -> None:
     facts = ModelFacts("x", 1, "F32", {"a.q_proj": (1, 1), "b.v_proj": (1, 1)}, 1, 1, 1, 1, None, False)
-    assert list(base_model.match_linear(facts, targets)) == want
+    assert list(fit.match_linear(facts, targets)) == want
 
 
 def test_roberta_has_fewer_positions_than_it_says(encoder_folder: Path, tmp_path: Path) -> None:

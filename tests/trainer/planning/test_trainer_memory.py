@@ -8,7 +8,7 @@ import pytest
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Task
 from finetune_trainer import tasks
 from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import choices, memory
+from finetune_trainer.planning import memory, plan
 from finetune_trainer.tasks import TaskRows
 
 GIB = 2**30
@@ -156,11 +156,11 @@ def test_a_micro_batch_has_as_many_tokens_as_help_and_fit(
     [(1, 25), (10, 10), (33, 4), (34, 3), (8_333, 3), (8_334, 2), (12_501, 1), (1_000_000, 1)],
 )
 def test_automatic_epochs(num_rows: int, want: int) -> None:
-    assert choices.choose_epochs(num_rows) == want
+    assert plan.choose_epochs(num_rows) == want
 
 
 def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
-    found = choices.build_choices(make_spec(), 1000, 2048, is_packed=True)
+    found = plan.build_choices(make_spec(), 1000, 2048, is_packed=True)
     assert found == {
         "packing": "true",
         "microBatchTokens": "2048",
@@ -176,7 +176,7 @@ def test_what_the_spec_leaves_open_is_decided_and_written_down() -> None:
 def test_what_the_spec_says_is_kept() -> None:
     training = {"maxSteps": 50, "learningRate": "1e-3", "seed": 5}
     spec = make_spec(training=training, evaluation={"bestMetric": "perplexity"}, resources={"gpus": 0})
-    found = choices.build_choices(spec, 100, 512, is_packed=False)
+    found = plan.build_choices(spec, 100, 512, is_packed=False)
     assert found == {
         "packing": "false",
         "microBatchTokens": "512",
@@ -191,4 +191,4 @@ def test_what_the_spec_says_is_kept() -> None:
 
 def test_a_part_of_an_epoch_is_at_least_one_step() -> None:
     spec = make_spec(training={"epochs": "0.01"})
-    assert choices.build_choices(spec, 20, 512, is_packed=True)["totalSteps"] == "1"
+    assert plan.build_choices(spec, 20, 512, is_packed=True)["totalSteps"] == "1"

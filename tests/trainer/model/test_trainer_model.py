@@ -15,7 +15,9 @@ from finetune_api.errors import ConfigError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision, Task
 from finetune_trainer import tasks
 from finetune_trainer.model import load as model
+from finetune_trainer.model import save
 from finetune_trainer.model.load import LoadedModel
+from finetune_trainer.model.method import apply_method, count_trainable
 from finetune_trainer.tasks import TaskRows
 
 CPU = torch.device("cpu")
@@ -53,8 +55,8 @@ def test_everything_new_is_trained_and_published_with_an_adapter(folder: Path, t
     spec = build_spec(kind="LoRA")
     loaded = load(folder / "distilled", spec, CLASSIFIER)
 
-    tuned = model.apply_method(loaded, spec, CLASSIFIER)
-    model.save_model(tuned, spec, tmp_path)
+    tuned = apply_method(loaded, spec, CLASSIFIER)
+    save.save_model(tuned, spec, tmp_path)
 
     assert loaded.new_modules == ["classifier", "pre_classifier"]
     assert list_trained(tuned) == ["adapter", "base_model.model.classifier.", "base_model.model.pre_classifier."]
@@ -77,7 +79,7 @@ def test_a_pooler_the_checkpoint_lacks_is_trained_whole_on_a_quantized_base(
     spec = build_spec(kind="LoRA", quantization=quantization)
 
     loaded = load(tmp_path / "without-pooler", spec, CLASSIFIER)
-    tuned = model.apply_method(loaded, spec, CLASSIFIER)
+    tuned = apply_method(loaded, spec, CLASSIFIER)
 
     assert loaded.new_modules == ["bert.pooler.dense", "classifier"]
     trained = {name for name, item in tuned.named_parameters() if item.requires_grad and "lora_" not in name}
@@ -100,15 +102,15 @@ METHODS = {
 def test_a_method_trains_exactly_this(folder: Path, method: dict[str, Any], want: list[str]) -> None:
     spec = build_spec(**method)
 
-    assert list_trained(model.apply_method(load(folder / "encoder", spec, CLASSIFIER), spec, CLASSIFIER)) == want
+    assert list_trained(apply_method(load(folder / "encoder", spec, CLASSIFIER), spec, CLASSIFIER)) == want
 
 
 def test_full_fine_tuning_trains_every_weight(folder: Path) -> None:
     spec = build_spec(kind="Full")
 
-    tuned = model.apply_method(load(folder / "decoder", spec, LANGUAGE), spec, LANGUAGE)
+    tuned = apply_method(load(folder / "decoder", spec, LANGUAGE), spec, LANGUAGE)
 
-    assert model.count_trainable(tuned) == tuned.num_parameters()
+    assert count_trainable(tuned) == tuned.num_parameters()
 
 
 DTYPES = [
@@ -134,7 +136,7 @@ def test_trained_base_weights_stay_in_float32(
 ) -> None:
     spec = build_spec(**method)
 
-    tuned = model.apply_method(load(folder / "decoder", spec, task, precision), spec, task)
+    tuned = apply_method(load(folder / "decoder", spec, task, precision), spec, task)
 
     assert str(next(iter(tuned.parameters())).dtype) == f"torch.{want_dtype}"
     assert {item.dtype for item in tuned.parameters() if item.requires_grad} == {torch.float32}
@@ -149,7 +151,7 @@ def test_target_modules_that_match_nothing_are_answered_with_those_there_are(fol
     spec = build_spec(kind="LoRA", lora={"targetModules": ["attention"]})
 
     with pytest.raises(ConfigError, match=r"targetModules \(attention\) must name linear layers .*q_proj"):
-        model.apply_method(load(folder / "decoder", spec, LANGUAGE), spec, LANGUAGE)
+        apply_method(load(folder / "decoder", spec, LANGUAGE), spec, LANGUAGE)
 
 
 def test_a_language_model_without_its_head_is_refused(folder: Path) -> None:

@@ -16,7 +16,7 @@ from packed_models import (
 from torch import nn
 
 from finetune_trainer.batches import packed_attention
-from finetune_trainer.planning import plan
+from finetune_trainer.model import architectures
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -41,7 +41,7 @@ def test_no_token_of_a_packed_row_sees_another_row(name: str) -> None:
 
 
 def test_every_architecture_that_is_packed_has_been_compared() -> None:
-    assert {name.split(",")[0] for name in MODELS} == plan.PACKED_DECODERS | set(plan.PACKED_ENCODERS)
+    assert {name.split(",")[0] for name in MODELS} == architectures.PACKED_DECODERS | set(architectures.PACKED_ENCODERS)
 
 
 def test_a_model_is_left_as_it_was() -> None:

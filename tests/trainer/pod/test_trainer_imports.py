@@ -48,8 +48,9 @@ from finetune_trainer.pod import imports
 source = ModelSource(uri="s3://models/encoder/")
 imports.leave_out(["torch"])
 from finetune_trainer.stages import prepare
+from finetune_trainer.model.tokenizer import load_tokenizer
 facts = base_model.load_facts(Path(sys.argv[1]), None, source)
-tokenizer = base_model.load_tokenizer(Path(sys.argv[1]), None, source)
+tokenizer = load_tokenizer(Path(sys.argv[1]), None, source)
 print(tasks.find_fitting_tasks(facts), tokenizer("a film")["input_ids"][:1], sys.modules["torch"])
 """
 

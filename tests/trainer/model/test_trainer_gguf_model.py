@@ -15,6 +15,7 @@ from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import gguf_unpack
+from finetune_trainer.model.tokenizer import load_tokenizer
 
 SOURCE = ModelSource(uri="s3://models/tiny.gguf")
 NAME = "tiny.gguf"
@@ -65,11 +66,11 @@ def test_the_unpacked_tokenizer_is_the_file_s(original: Path, folder: Path) -> N
 
 
 def test_headers_configuration_and_tokenizer_are_the_same_before_and_after(folder: Path) -> None:
-    before = base_model.load_facts(folder, NAME, SOURCE), base_model.load_tokenizer(folder, NAME, SOURCE)
+    before = base_model.load_facts(folder, NAME, SOURCE), load_tokenizer(folder, NAME, SOURCE)
 
     gguf_unpack.unpack(folder, NAME, SOURCE)
 
-    after = base_model.load_facts(folder, None, SOURCE), base_model.load_tokenizer(folder, None, SOURCE)
+    after = base_model.load_facts(folder, None, SOURCE), load_tokenizer(folder, None, SOURCE)
     assert after[0] == before[0]
     assert after[1].backend_tokenizer.to_str() == before[1].backend_tokenizer.to_str()
 

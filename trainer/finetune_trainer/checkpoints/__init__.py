@@ -1,0 +1,1 @@
+"""Weights that are kept while a model is trained: `best` for now."""
