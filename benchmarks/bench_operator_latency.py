@@ -119,7 +119,7 @@ def main() -> None:
             rounds = [asyncio.run(_measure_round(running.kubeconfig, namespace)) for namespace in namespaces]
     finally:
         cluster.stop("bench-latency")
-    record("operator_latency", [_build_result(rounds, 99), _build_result(rounds, 50)], ("kopf", "lightkube"))
+    record("operator_latency", [_build_result(rounds, 99), _build_result(rounds, 50)], ("kopf", "kubernetes"))
 
 
 if __name__ == "__main__":

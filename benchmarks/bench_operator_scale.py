@@ -242,7 +242,7 @@ def main() -> None:
             figures = _measure(running.kubeconfig, Path(folder) / "operator.log")
     finally:
         cluster.stop("bench-scale")
-    record("operator_scale", _build_results(figures), ("kopf", "lightkube"))
+    record("operator_scale", _build_results(figures), ("kopf", "kubernetes"))
 
 
 if __name__ == "__main__":

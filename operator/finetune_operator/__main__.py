@@ -38,7 +38,11 @@ async def run(configuration: Settings) -> None:
     namespaces = configuration.watched_namespaces
     resync = Resync(controller, client, metrics, signs, namespaces=namespaces, seconds=configuration.resync_seconds)
     endpoints = await health.serve(
-        metrics, signs, metrics_port=configuration.metrics_port, health_port=configuration.health_port
+        metrics,
+        signs,
+        metrics_port=configuration.metrics_port,
+        health_port=configuration.health_port,
+        metrics_token_file=configuration.metrics_token_file,
     )
     try:
         await access.check_access(client, kind.resource, namespaces)

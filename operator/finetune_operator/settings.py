@@ -68,6 +68,8 @@ class Settings:
     """FINETUNE_HEALTH_PORT serves /healthz."""
     metrics_port: int = 9090
     """FINETUNE_METRICS_PORT serves /metrics and /readyz."""
+    metrics_token_file: str = ""
+    """FINETUNE_METRICS_TOKEN_FILE: /metrics asks for the bearer token in this file. Empty: for none."""
     log_format: str = "json"
     """FINETUNE_LOG_FORMAT: json or text."""
     log_level: str = "INFO"

@@ -1,11 +1,12 @@
 """What the chart lets through to pods and from them, and what may interrupt the operator."""
 
+from pathlib import Path
 from typing import Any
 
 import chart_rendering
 import helm_python
 import pytest
-from chart_rendering import NARROW_NETWORKS, PROMETHEUS, find, render
+from chart_rendering import MONITORS, NARROW_NETWORKS, PROMETHEUS, find, render
 
 from finetune_api import group
 
@@ -79,6 +80,26 @@ def test_a_monitor_that_no_policy_lets_in_is_refused_with_both_ways_out(monitor:
         render(values)
     for way_out in ({"metricsFrom": PROMETHEUS}, {"enabled": False}):
         assert render(values, {"networkPolicy": {pods: way_out}})
+
+
+def test_a_token_is_mounted_for_the_operator_and_named_to_prometheus() -> None:
+    objects = render(MONITORS, {"metrics": {"tokenSecret": {"name": "scraping", "key": "bearer"}}})
+    [deployment] = find(objects, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    folder = Path(next(item["value"] for item in container["env"] if item["name"] == "FINETUNE_METRICS_TOKEN_FILE"))
+    assert container["volumeMounts"][1] == {
+        "name": "metrics-token",
+        "mountPath": str(folder.parent),
+        "readOnly": True,
+    }
+    assert pod["volumes"][1] == {
+        "name": "metrics-token",
+        "secret": {"secretName": "scraping", "items": [{"key": "bearer", "path": folder.name}]},
+    }
+    [monitor] = find(objects, "ServiceMonitor")
+    credentials = {"type": "Bearer", "credentials": {"name": "scraping", "key": "bearer"}}
+    assert monitor["spec"]["endpoints"][0]["authorization"] == credentials
 
 
 def test_a_drain_of_the_node_is_never_held_up_unless_somebody_asks_for_it() -> None:

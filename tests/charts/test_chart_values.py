@@ -39,6 +39,8 @@ OTHER_VALUES: dict[str, Any] = {
     "reconcile.unschedulableGraceSeconds": 60,
     "logging.level": "DEBUG",
     "logging.format": "text",
+    "metrics.tokenSecret.name": "other",
+    "metrics.tokenSecret.key": "other",
     "metrics.serviceMonitor.enabled": False,
     "metrics.serviceMonitor.labels": {"a": "b"},
     "metrics.serviceMonitor.interval": "1m",
@@ -76,7 +78,7 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for every one in values.yaml; the render with it must differ from the one without."""
 
-NUM_VALUES = 60
+NUM_VALUES = 62
 OPEN_OBJECTS = {
     "global",
     "affinity.nodeAffinity",
@@ -147,7 +149,7 @@ def test_the_table_of_other_values_is_complete() -> None:
 
 @pytest.mark.parametrize("path", OTHER_VALUES)
 def test_every_value_changes_what_is_rendered(path: str) -> None:
-    everything = merge(MONITORS, {"watch": {"namespaces": ["team-a"]}})
+    everything = merge(MONITORS, {"watch": {"namespaces": ["team-a"]}}, {"metrics": {"tokenSecret": {"name": "token"}}})
     assert render_texts(everything, _build(path, OTHER_VALUES[path])) != render_texts(everything)
 
 
@@ -158,7 +160,7 @@ def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
         used |= set(re.findall(r"\.Values\.([A-Za-z.]+)", template.read_text()))
     known = set(_find_leaves(_read_values()))
     assert {path for path in used if not any(f"{leaf}.".startswith(f"{path}.") for leaf in known)} == set()
-    assert (len(templates), len(used)) == (12, 49)
+    assert (len(templates), len(used)) == (12, 51)
 
 
 def _find_objects(node: dict[str, Any], path: Path = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -183,7 +185,7 @@ def test_every_object_of_the_schema_is_closed_or_a_map_of_one_type() -> None:
     open_objects = {path for path, node in objects.items() if "additionalProperties" not in node}
     closed = [path for path, node in objects.items() if node.get("additionalProperties") is False]
     assert open_objects == OPEN_OBJECTS
-    assert (len(objects), len(closed)) == (40, 29)
+    assert (len(objects), len(closed)) == (41, 30)
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)

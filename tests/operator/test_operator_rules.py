@@ -125,6 +125,7 @@ def test_every_setting_is_read() -> None:
             "FINETUNE_UNSCHEDULABLE_GRACE_SECONDS": "0",
             "FINETUNE_HEALTH_PORT": "1",
             "FINETUNE_METRICS_PORT": "2",
+            "FINETUNE_METRICS_TOKEN_FILE": "/run/token",
             "FINETUNE_LOG_FORMAT": "text",
             "FINETUNE_LOG_LEVEL": "DEBUG",
         }
@@ -149,6 +150,7 @@ def test_every_setting_is_read() -> None:
         unschedulable_grace_seconds=0,
         health_port=1,
         metrics_port=2,
+        metrics_token_file="/run/token",
         log_format="text",
         log_level="DEBUG",
     )

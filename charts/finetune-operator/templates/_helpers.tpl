@@ -104,3 +104,7 @@ variables.{{ index . 1 }}.exists(pattern, {{ index . 0 }}.matches("^" + pattern.
     protocol: TCP
   {{- end }}
 {{- end }}
+
+{{- define "finetune-operator.metricsTokenFile" -}}
+/run/finetune/metrics/token
+{{- end }}

@@ -5,7 +5,9 @@ binds one address, and the kubelet probes a pod at whichever address it has, IPv
 """
 
 import asyncio
+import hmac
 import time
+from pathlib import Path
 
 from aiohttp import web
 
@@ -57,10 +59,27 @@ class Health:
             self._metrics.loop_lag.set(self._lag)
 
 
-async def serve(metrics: Metrics, health: Health, *, metrics_port: int, health_port: int) -> web.AppRunner:
-    """Serve /metrics, /readyz and /healthz, each at both ports, until the returned runner is cleaned up."""
+def _is_authorized(given: str, token_file: str) -> bool:
+    # Read each time: the kubelet replaces the file when the Secret changes. An empty or missing one lets nobody in.
+    try:
+        token = Path(token_file).read_bytes().strip()
+    except OSError:
+        return False
+    return bool(token) and hmac.compare_digest(given.encode(), b"Bearer " + token)
 
-    async def get_metrics(_: web.Request) -> web.Response:
+
+async def serve(
+    metrics: Metrics, health: Health, *, metrics_port: int, health_port: int, metrics_token_file: str = ""
+) -> web.AppRunner:
+    """Serve /metrics, /readyz and /healthz, each at both ports, until the returned runner is cleaned up.
+
+    Args:
+        metrics_token_file: /metrics asks for the bearer token in this file; empty: for none. The probes never ask.
+    """
+
+    async def get_metrics(request: web.Request) -> web.Response:
+        if metrics_token_file and not _is_authorized(request.headers.get("Authorization", ""), metrics_token_file):
+            return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         return web.Response(body=metrics.build_exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def get_readiness(_: web.Request) -> web.Response:
