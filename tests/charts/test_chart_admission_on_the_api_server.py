@@ -212,3 +212,16 @@ def test_in_a_namespace_of_another_operator_the_policy_says_nothing(
     client: Client, namespaces: dict[str, str], namespace: str
 ) -> None:
     assert _create(client, make_manifest("elsewhere", namespace, spec__placement__priorityClassName="high")) == ""
+
+
+def test_the_expressions_fit_the_types_of_job_and_lists(client: Client, namespaces: dict[str, str]) -> None:
+    kind = api_client.Kind("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy")
+
+    def check() -> Manifest:
+        policy = client.get(kind, f"{namespaces['the defaults']}-finetune-operator")
+        if policy.get("status", {}).get("observedGeneration") != policy["metadata"]["generation"]:
+            raise waiting.NotYetError(str(policy.get("status")))
+        return policy
+
+    checked = waiting.wait_for("the API server's check of the expressions", check, 60.0)
+    assert checked["status"]["typeChecking"] == {}

@@ -15,18 +15,19 @@ from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fe
 
 from finetune_api import crd, validation
 from finetune_cli import schema
+from finetune_demo import datasets
 
 SHELL = Shell(ROOT)
 VALUES_SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 NUM_BLOCKS = {
     "CONTRIBUTING.md": 0,
-    "README.md": 1,
+    "README.md": 2,
     "SECURITY.md": 0,
     "charts/finetune-operator/README.md": 1,
     "docs/architecture.md": 0,
-    "docs/cli.md": 2,
+    "docs/cli.md": 3,
     "docs/devcluster.md": 2,
-    "docs/installation.md": 6,
+    "docs/installation.md": 8,
     "docs/performance.md": 0,
     "docs/reference.md": 0,
     "examples/README.md": 2,
@@ -36,25 +37,28 @@ NUM_BLOCKS = {
     "examples/movie-sentiment-nf4/README.md": 1,
     "examples/movie-sentiment/README.md": 1,
 }
-"""How many blocks of commands each page has. A block more needs a test that runs it, here or in this folder."""
+"""How many blocks of commands or YAML each page has. A block more needs a test that uses it, here or in this folder."""
 
 
-def _is_shell(language: str, block: str) -> bool:
-    return language in {"sh", "console"} or block.startswith("$ ")
-
-
-def test_no_page_has_a_block_of_commands_that_nothing_runs() -> None:
+def test_no_page_has_a_block_that_nothing_runs_or_reads() -> None:
     pages = [
         *ROOT.glob("*.md"),
         *(path for top in ("docs", "examples", "charts") for path in (ROOT / top).rglob("*.md")),
     ]
     names = {path: path.relative_to(ROOT).as_posix() for path in pages}
     counts = {
-        name: sum(_is_shell(*found) for found in find_fences(path))
+        name: sum(bool(language) or block.startswith("$ ") for language, block in find_fences(path))
         for path, name in names.items()
         if not name.startswith("docs/decisions/") and name != "CHANGELOG.md"
     }
     assert counts == NUM_BLOCKS
+
+
+def test_every_manifest_that_is_shipped_is_part_of_the_chart_or_the_job_of_an_example() -> None:
+    found = [path.relative_to(ROOT) for path in (*ROOT.glob("[!.]*/**/*.yaml"), *ROOT.glob("[!.]*/**/*.yml"))]
+    shipped = {path for path in found if path.parts[0] != "tests" and path.parts[:2] != CHART.relative_to(ROOT).parts}
+    # The tests of the CRD, of the command line and of the cluster take every one of these.
+    assert shipped == {Path("examples", name, "job.yaml") for name in datasets.EXAMPLES}
 
 
 def test_the_first_commands_are_targets_that_help_lists() -> None:
