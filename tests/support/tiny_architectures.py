@@ -1,0 +1,241 @@
+"""A tiny model of random weights for every architecture that transformers trains on text, with its family's tokenizer.
+
+`SIZES` are the fields that make a configuration small, by the names they have anywhere; `ARCHITECTURES` says by model
+type what differs: fields that have to fit each other, and whose conventions the tokenizer follows. `LEFT_OUT` names the
+types that get no model here, with the reason. A test compares all three with what transformers lists.
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tiny_tokenizers
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+
+VOCABULARY = 640
+"""Tokens of every model: more than any of the tokenizers has, as with most published models."""
+MAX_PARAMETERS = 1_000_000
+"""Above it a size was forgotten."""
+
+SIZES: dict[str, Any] = dict.fromkeys(
+    ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size", "n_embed", "model_dim"), 32
+)
+SIZES |= dict.fromkeys(
+    (
+        "num_hidden_layers",
+        "n_layer",
+        "n_layers",
+        "num_layers",
+        "encoder_layers",
+        "decoder_layers",
+        "num_decoder_layers",
+        "num_encoder_layers",
+    ),
+    2,
+)
+SIZES |= dict.fromkeys(
+    (
+        "num_attention_heads",
+        "n_head",
+        "n_heads",
+        "num_heads",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "num_encoder_attention_heads",
+        "num_decoder_attention_heads",
+    ),
+    4,
+)
+SIZES |= {"num_key_value_heads": 2}
+SIZES |= dict.fromkeys(("head_dim", "d_kv", "d_head"), 8)
+SIZES |= dict.fromkeys(
+    (
+        "intermediate_size",
+        "d_ff",
+        "d_inner",
+        "dff",
+        "ffn_dim",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "ffn_hidden_size",
+        "hidden_dim",
+    ),
+    64,
+)
+SIZES |= dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32)
+SIZES |= dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4)
+SIZES |= dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k"), 2)
+SIZES |= {"n_shared_experts": 1, "n_group": 1, "topk_group": 1}
+SIZES |= dict.fromkeys(
+    ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "context_length"), 64
+)
+SIZES |= {"sliding_window": 16, "rotary_dim": 4}
+SIZES |= dict.fromkeys(("kv_lora_rank", "q_lora_rank"), 16)
+SIZES |= dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8)
+SIZES |= {"index_topk": 8, "index_head_dim": 16, "index_n_heads": 2}
+SIZES |= {"state_size": 8, "mamba_d_state": 8, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1}
+SIZES |= {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+# Ten times the usual: logits far enough apart that a difference shows.
+SIZES |= dict.fromkeys(("initializer_range", "init_std"), 0.2)
+
+_TOKENIZERS = {
+    "AlbertTokenizer": "albert",
+    "BertTokenizer": "bert",
+    "CamembertTokenizer": "xlm-roberta",
+    "DebertaTokenizer": "roberta",
+    "DebertaV2Tokenizer": "deberta-v2",
+    "GPT2Tokenizer": "gpt2",
+    "GPTNeoXTokenizer": "gpt_neox",
+    "GemmaTokenizer": "gemma",
+    "MPNetTokenizer": "mpnet",
+    "MobileBertTokenizer": "bert",
+    "MvpTokenizer": "roberta",
+    "Qwen2Tokenizer": "qwen2",
+    "Qwen3_5Tokenizer": "qwen2",
+    "RoFormerTokenizer": "bert",
+    "RobertaTokenizer": "roberta",
+    "T5Tokenizer": "t5",
+    "XLMRobertaTokenizer": "xlm-roberta",
+    "XLNetTokenizer": "xlnet",
+}
+"""The kind of tokenizer by the class that transformers names for a model type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a tiny model of a type needs beyond `SIZES`."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    """Kind of tokenizer; None: by the class that transformers names, else `llama` for decoders and `bert`."""
+
+
+_LATENT = {"num_key_value_heads": 4}
+"""Attention over compressed keys has as many of them as queries."""
+_MIXED = {"layer_types": ["linear_attention", "full_attention"]}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "axk1": Architecture(_LATENT),
+    "axk2": Architecture(_LATENT),
+    "bailing_hybrid": Architecture(_MIXED),
+    "bloom": Architecture(tokenizer="bloom"),
+    "deepseek_v2": Architecture(_LATENT),
+    "deepseek_v3": Architecture(_LATENT),
+    "deepseek_v32": Architecture(_LATENT),
+    "dots3_note_text": Architecture(_LATENT),
+    "esmc": Architecture({"num_key_value_heads": 4}),
+    "falcon": Architecture(tokenizer="gpt2"),
+    "falcon_h1": Architecture({"mamba_d_ssm": 64}),
+    "glm4_moe_lite": Architecture(_LATENT),
+    "glm_moe_dsa": Architecture(_LATENT),
+    "gpt_bigcode": Architecture(tokenizer="gpt2"),
+    "gpt_neo": Architecture({"attention_types": [[["global", "local"], 1]], "window_size": 16}),
+    "gpt_oss": Architecture(tokenizer="gpt2"),
+    "gte": Architecture(),
+    "luke": Architecture({"entity_vocab_size": 8, "entity_emb_size": 8}, tokenizer="roberta"),
+    "mamba2": Architecture({"num_heads": 8, "head_dim": 8}),
+    "minicpm3": Architecture(_LATENT),
+    "mistral4": Architecture(_LATENT),
+    "modernbert": Architecture(tokenizer="bert"),
+    "opt": Architecture({"word_embed_proj_dim": 32}, tokenizer="opt"),
+    "qwen3_5_text": Architecture(_MIXED),
+    "qwen3_next": Architecture(_MIXED),
+    "recurrent_gemma": Architecture({"block_types": ["recurrent", "attention"], "lru_width": 32}),
+    "reformer": Architecture({"axial_pos_embds_dim": (16, 16), "axial_pos_shape": (8, 8)}),
+    "roc_bert": Architecture({"pronunciation_vocab_size": 16, "shape_vocab_size": 16}, tokenizer="bert"),
+    "t5": Architecture({"decoder_start_token_id": 0}),
+    "mt5": Architecture({"decoder_start_token_id": 0}),
+    "umt5": Architecture({"decoder_start_token_id": 0}, tokenizer="t5"),
+    "xmod": Architecture({"default_language": "en_XX", "languages": ("en_XX",)}),
+    "youtu": Architecture(_LATENT),
+    "zaya": Architecture({"num_experts_per_tok": 1}),
+}
+
+
+def list_types() -> list[str]:
+    """Return the model types that transformers classifies sequences or continues text with."""
+    known = {
+        *modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        *modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    }
+    return sorted(known)
+
+
+def build_config(model_type: str, tokenizer: Any) -> Any:
+    """Build a type's tiny configuration; ids of special tokens are the tokenizer's where it has them."""
+    architecture = ARCHITECTURES.get(model_type, Architecture())
+    config_class = transformers.CONFIG_MAPPING[model_type]
+    values = _build_fields(config_class, tokenizer)
+    return config_class(**values | copy.deepcopy(dict(architecture.fields)))
+
+
+def _build_fields(config_class: Any, tokenizer: Any) -> dict[str, Any]:
+    defaults = {item.name: item.default for item in dataclasses.fields(config_class)}
+    values = {name: size for name, size in SIZES.items() if name in defaults}
+    if "vocab_size" in defaults:
+        values["vocab_size"] = VOCABULARY
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if name not in defaults:
+            continue
+        token = getattr(tokenizer, name)
+        default = defaults[name]
+        is_usable = isinstance(default, int) and default < len(tokenizer)
+        values[name] = token if token is not None else default if is_usable else None
+    for name, part in (config_class.sub_configs or {}).items():
+        if name.endswith(("text_config", "decoder")) and dataclasses.is_dataclass(part):
+            values[name] = _build_fields(part, tokenizer)
+    return values
+
+
+def choose_tokenizer(model_type: str) -> str:
+    """Name the kind of tokenizer of a type."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    chosen = ARCHITECTURES.get(model_type, Architecture()).tokenizer
+    is_decoder = model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder(model_type)
+    return (
+        chosen or _TOKENIZERS.get(str(TOKENIZER_MAPPING_NAMES.get(model_type))) or ("llama" if is_decoder else "bert")
+    )
+
+
+def is_encoder(model_type: str) -> bool:
+    """Tell whether a type's published models fill gaps instead of continuing text."""
+    return model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def build_model(model_type: str, folder: Path) -> Path:
+    """Write a tiny model as its makers would publish it: with its language head where the type has one, no classes."""
+    tokenizer = tiny_tokenizers.build_tokenizer(choose_tokenizer(model_type))
+    config = build_config(model_type, tokenizer)
+    if is_encoder(model_type):
+        auto: Any = transformers.AutoModelForMaskedLM
+    elif model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        auto = transformers.AutoModelForCausalLM
+    else:
+        auto = transformers.AutoModel
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in auto.from_config(copy.deepcopy(config)).parameters())
+    if size > MAX_PARAMETERS:
+        raise ValueError(f"{model_type} has {size} parameters; tell ARCHITECTURES which field makes it small")
+    torch.manual_seed(0)
+    model = auto.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                # Biases begin at 0 and scales at 1: one that is lost would not show.
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    logging.getLogger(__name__).info("%s has %d parameters", model_type, size)
+    return folder
