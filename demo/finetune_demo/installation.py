@@ -3,6 +3,7 @@
 The operator is installed only through the chart, as a platform team would. Idempotent: what is there already stays.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def build_images(running: Cluster, steps: progress.Steps) -> Images:
 
 
 def install_operator(
-    running: Cluster, built: Images, steps: progress.Steps, *, unschedulable_grace_seconds: int = 600
+    running: Cluster, built: Images, steps: progress.Steps, chosen: Mapping[str, Any] | None = None
 ) -> None:
     """Install or upgrade the chart and wait until the operator is ready.
 
@@ -44,8 +45,7 @@ def install_operator(
         running: a cluster of the node level.
         built: the images to install.
         steps: where to show what is done.
-        unschedulable_grace_seconds: how long a pod may wait for room before its run counts as stalled; long by default,
-            because on one node runs wait for each other.
+        chosen: values of the chart in place of those below, by their first name.
     """
     repository, _, tag = built.operator.rpartition(":")
     values: dict[str, Any] = {
@@ -54,8 +54,10 @@ def install_operator(
         "allowedImages": [f"{built.trainer.split('/')[0]}/*"],
         # A prepare pod fits beside the training of another run on a node of two cores.
         "prepare": {"cpu": "500m", "memory": "2Gi"},
-        "reconcile": {"unschedulableGraceSeconds": unschedulable_grace_seconds},
+        # On one node runs wait for each other.
+        "reconcile": {"unschedulableGraceSeconds": 600},
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+        **(chosen or {}),
     }
     with steps.step("install the chart"):
         helm.install_chart(

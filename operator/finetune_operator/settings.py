@@ -43,6 +43,9 @@ class Settings:
     allowed_endpoints: tuple[str, ...] = ("*",)
     """FINETUNE_ALLOWED_ENDPOINTS: patterns that the host of `spec.storage.endpointURL` must match. The API server,
     metadata services, link-local and loopback addresses are allowed only where they are named without a `*`."""
+    allowed_environment: tuple[str, ...] = ()
+    """FINETUNE_ALLOWED_ENVIRONMENT: patterns of variables that `spec.trainer.env` may set, beside the harmless ones
+    (HARMLESS_VARIABLES in jobs/policies/admission.py)."""
     insecure_endpoints: tuple[str, ...] = ("*.svc", "*.svc.cluster.local")
     """FINETUNE_INSECURE_ENDPOINTS: patterns of hosts that may be reached by http://; elsewhere https:// is required."""
     api_server_host: str = ""
@@ -153,6 +156,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "allowed_service_accounts": _parse_list,
     "allowed_secrets": _parse_list,
     "allowed_endpoints": _parse_list,
+    "allowed_environment": _parse_list,
     "insecure_endpoints": _parse_list,
     "watched_namespaces": _parse_list,
     "resync_seconds": _parse_number(float, 1, 3600),

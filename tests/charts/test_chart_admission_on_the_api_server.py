@@ -30,6 +30,7 @@ RELEASES: dict[str, dict[str, Any]] = {
         "allowedRuntimeClasses": ["nvidia"],
         "allowedServiceAccounts": ["trainer"],
         "allowedSecrets": ["s3-*"],
+        "allowedEnvironment": ["WANDB_*"],
         "allowedEndpoints": ["*.example.com", "169.254.169.254", "kubernetes.default"],
         "insecureEndpoints": [],
     },
@@ -43,6 +44,7 @@ SETTINGS = {
         allowed_runtime_classes=("nvidia",),
         allowed_service_accounts=("trainer",),
         allowed_secrets=("s3-*",),
+        allowed_environment=("WANDB_*",),
         allowed_endpoints=("*.example.com", "169.254.169.254", "kubernetes.default"),
         insecure_endpoints=(),
     ),
@@ -64,6 +66,12 @@ JOBS: list[tuple[str, Any]] = [
     ("storage.secretName", "s3-credentials"),
     ("storage.secretName", "root"),
     ("trainer.imagePullSecrets", [{"name": "s3-pull"}, {"name": "root"}, {"name": "admin"}]),
+    ("trainer.env", [{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "TZ", "value": "UTC"}]),
+    ("trainer.env", [{"name": "WANDB_MODE", "value": "offline"}]),
+    (
+        "trainer.env",
+        [{"name": "TZ", "value": "UTC"}, {"name": "HTTPS_PROXY", "value": "x"}, {"name": "A", "value": ""}],
+    ),
     *(
         ("storage.endpointURL", url)
         for url in (
@@ -172,14 +180,14 @@ def test_the_policy_refuses_what_the_operator_would_refuse_in_its_words(
 
 def test_all_that_a_job_may_not_name_is_said_at_once(client: Client, namespaces: dict[str, str]) -> None:
     edits = {
-        "spec.trainer.image": "evil.example.com/x",
+        "spec.trainer": {"image": "evil.example.com/x", "env": [{"name": "OPENSSL_CONF", "value": "/scratch/x"}]},
         "spec.placement": {"priorityClassName": "system-a", "runtimeClassName": "runc", "serviceAccountName": "admin"},
         "spec.storage": {"secretName": "root", "endpointURL": "http://127.0.0.1:9000"},
     }
     manifest = make_manifest("everything", namespaces["short lists"], **edits)
     said = _create(client, manifest)
     assert said == _find_refusals("short lists", manifest)
-    assert said.count(" must ") == 8
+    assert said.count(" must ") == 9
 
 
 def test_a_job_that_began_under_longer_lists_can_still_be_suspended(client: Client, namespaces: dict[str, str]) -> None:

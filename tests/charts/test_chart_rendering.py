@@ -16,6 +16,7 @@ from chart_rendering import CHART, MONITORS, NARROW_NETWORKS, REQUIRED, Object, 
 from finetune_api import crd, group, run, validation
 from finetune_operator import settings
 from finetune_operator.jobs.kind import RESOURCE
+from finetune_operator.jobs.policies import admission
 from finetune_operator.runtime import access
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -204,6 +205,7 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
         "allowedRuntimeClasses": ["nvidia"],
         "allowedServiceAccounts": ["trainer"],
         "allowedSecrets": ["s3-*"],
+        "allowedEnvironment": ["WANDB_*"],
         "allowedEndpoints": ["*.example.com", "169.254.169.254"],
         "insecureEndpoints": ["minio.internal"],
         "watch": {"namespaces": ["b", "a"]},
@@ -219,6 +221,7 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
         allowed_runtime_classes=("nvidia",),
         allowed_service_accounts=("trainer",),
         allowed_secrets=("s3-*",),
+        allowed_environment=("WANDB_*",),
         allowed_endpoints=("*.example.com", "169.254.169.254"),
         insecure_endpoints=("minio.internal",),
         watched_namespaces=("b", "a"),
@@ -239,6 +242,11 @@ def test_an_empty_list_means_none_and_not_the_default() -> None:
         _environment({"insecureEndpoints": [], "allowedEndpoints": [], "allowedSecrets": []})
     )
     assert (found.insecure_endpoints, found.allowed_endpoints, found.allowed_secrets) == ((), (), ())
+
+
+def test_the_policy_knows_the_variables_that_the_operator_calls_harmless() -> None:
+    [config] = find(render({"allowedEnvironment": ["WANDB_*"]}), "ConfigMap")
+    assert config["data"]["allowedEnvironment"].splitlines() == [*admission.HARMLESS_VARIABLES, "WANDB_*"]
 
 
 def test_ports_and_probes_agree_with_the_operator() -> None:

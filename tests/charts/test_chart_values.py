@@ -24,6 +24,7 @@ OTHER_VALUES: dict[str, Any] = {
     "allowedServiceAccounts": ["other"],
     "allowedSecrets": ["other"],
     "allowedEndpoints": ["other.internal"],
+    "allowedEnvironment": ["OTHER_*"],
     "insecureEndpoints": ["other.internal"],
     "admissionPolicy.enabled": False,
     "watch.namespaces": ["other"],
@@ -78,7 +79,7 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for every one in values.yaml; the render with it must differ from the one without."""
 
-NUM_VALUES = 62
+NUM_VALUES = 63
 OPEN_OBJECTS = {
     "global",
     "affinity.nodeAffinity",
@@ -102,6 +103,7 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
     "an image pattern that would be an expression": {"allowedImages": ["registry/(a|b)"]},
     "a name pattern with a slash": {"allowedSecrets": ["team/a"]},
     "a class with capitals": {"allowedPriorityClasses": ["High"]},
+    "a variable with its value": {"allowedEnvironment": ["A=b"]},
     "a host pattern with a port": {"allowedEndpoints": ["minio:9000"]},
     "a host pattern with capitals": {"allowedEndpoints": ["S3.example.com"]},
     "an endpoint with its scheme": {"insecureEndpoints": ["http://minio"]},
@@ -160,7 +162,7 @@ def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
         used |= set(re.findall(r"\.Values\.([A-Za-z.]+)", template.read_text()))
     known = set(_find_leaves(_read_values()))
     assert {path for path in used if not any(f"{leaf}.".startswith(f"{path}.") for leaf in known)} == set()
-    assert (len(templates), len(used)) == (12, 51)
+    assert (len(templates), len(used)) == (12, 52)
 
 
 def _find_objects(node: dict[str, Any], path: Path = ()) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -177,3 +177,63 @@ def test_all_that_is_wrong_with_an_endpoint_is_said_at_once() -> None:
         f"spec.storage.endpointURL ({url}) must begin with https://: without encryption this operator allows only "
         "*.svc, *.svc.cluster.local",
     ]
+
+
+REFUSED_VARIABLES = [
+    "HTTP_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "OPENSSL_CONF",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_INJECTION64_PATH",
+    "NCCL_NET_PLUGIN",
+    "NCCL_TUNER_PLUGIN",
+    "NCCL_PROFILER_PLUGIN",
+    "OMP_TOOL_LIBRARIES",
+    "KMP_DUMP_LIBRARIES",
+    "MALLOC_CONF",
+    "GLIBC_TUNABLES",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "HOME",
+    "TMPDIR",
+    "PATH",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "TRITON_PTXAS_PATH",
+    "BNB_CUDA_VERSION",
+    "ATEN_CPU_CAPABILITY",
+    "nccl_debug",
+    "NCCL_DEBUG_FILE",
+    "XNCCL_DEBUG",
+]
+
+
+@pytest.mark.parametrize("name", REFUSED_VARIABLES)
+def test_a_variable_that_nobody_has_allowed_is_refused(name: str) -> None:
+    [found] = _find({}, trainer__env=[{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": name, "value": "x"}])
+    allowed = ", ".join(admission.HARMLESS_VARIABLES)
+    assert found == (
+        f"spec.trainer.env ({name}) must set only variables that this operator allows: {allowed}; leave out the others"
+    )
+
+
+def test_an_administrator_allows_more_variables_by_name_or_pattern() -> None:
+    env = [{"name": name, "value": "x"} for name in ("WANDB_MODE", "HTTPS_PROXY", "HTTP_PROXY")]
+    [found] = _find({"allowed_environment": ("WANDB_*", "HTTPS_PROXY")}, trainer__env=env)
+    assert found.startswith("spec.trainer.env (HTTP_PROXY) must set only variables that this operator allows: ")
+    assert found.endswith("TZ, WANDB_*, HTTPS_PROXY; leave out the others")
+
+
+def test_every_harmless_variable_may_be_set_and_all_of_them_fit_into_a_message() -> None:
+    assert _find({}, trainer__env=[{"name": name, "value": "x"} for name in admission.HARMLESS_VARIABLES]) == []
+    assert len(", ".join(admission.HARMLESS_VARIABLES)) < 700

@@ -289,6 +289,19 @@ def test_a_user_can_set_threads_but_neither_credentials_nor_our_own_variables() 
     assert environment["AWS_SESSION_TOKEN"]["secretKeyRef"]["name"] == "s3-credentials"
 
 
+@pytest.mark.parametrize(
+    ("stage", "resources", "want"),
+    [
+        (Stage.PREPARE, {"gpus": 2}, "void"),
+        (Stage.TRAIN, {"gpus": 0}, "void"),
+        (Stage.TRAIN, {"gpus": 2}, None),
+        (Stage.TRAIN, {"gpus": 1, "gpuResource": "nvidia.com/mig-1g.10gb"}, None),
+    ],
+)
+def test_a_pod_that_asks_for_no_gpu_sees_none(stage: Stage, resources: Manifest, want: str | None) -> None:
+    assert _environment(_build(stage, spec__resources=resources)).get("NVIDIA_VISIBLE_DEVICES") == want
+
+
 @pytest.mark.parametrize(("cpu", "want"), [("100m", "1"), ("1", "1"), ("1500m", "2"), ("8", "8"), ("7.5", "8")])
 def test_threads_are_the_cpus_rounded_up(cpu: str, want: str) -> None:
     assert _environment(_build(Stage.TRAIN, spec__resources={"cpu": cpu}))["OMP_NUM_THREADS"] == want

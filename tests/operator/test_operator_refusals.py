@@ -167,7 +167,7 @@ def test_an_upgrade_leaves_the_attempt_that_runs_alone() -> None:
 
 def test_a_run_config_too_long_for_an_annotation_is_refused() -> None:
     env = [{"name": f"V{number}", "value": "x" * 4000} for number in range(40)]
-    cluster = Cluster(spec__trainer={"env": env})
+    cluster = Cluster(spec__trainer={"env": env}, settings=replace(SETTINGS, allowed_environment=("V*",)))
     cluster.step(0)
     assert cluster.status["failure"]["reason"] == "ConfigError"
     assert "131072 bytes" in cluster.status["failure"]["message"]

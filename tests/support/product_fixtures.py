@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from finetune_devcluster import api_client, cluster
 
 SYSTEM_DEADLINE_SECONDS = 180.0
+VALUES = {
+    "reconcile": {"unschedulableGraceSeconds": 20},
+    # Of tests alone: a class whose runtime no node has.
+    "allowedRuntimeClasses": ["no-such-runtime"],
+}
+"""What the chart is installed with, on top of what the demo chooses."""
 
 
 @dataclass
@@ -140,6 +146,15 @@ class Product:
         found.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         return [pod for pod in found if phase is None or pod["status"]["phase"] == phase]
 
+    def list_events(self, namespace: str, name: str) -> list[str]:
+        """Return the reasons of the Events about a FineTuneJob."""
+        from finetune_api import group
+        from finetune_devcluster import api_client
+
+        fields = f"involvedObject.kind={group.KIND},involvedObject.name={name}"
+        found = self.client.list(api_client.Kind("v1", "Event"), namespace, fields=fields)
+        return [str(event["reason"]) for event in found]
+
     def read_visible_texts(self, namespace: str) -> dict[str, bytes]:
         """Return everything of a namespace that somebody who may not read Secrets can see: `<kind> <name>` → text."""
         import json
@@ -211,7 +226,7 @@ def product(node_cluster: cluster.Cluster) -> Iterator[Product]:
 
     steps = progress.Steps()
     built = installation.build_images(node_cluster, steps)
-    installation.install_operator(node_cluster, built, steps, unschedulable_grace_seconds=20)
+    installation.install_operator(node_cluster, built, steps, VALUES)
     prometheus_url = monitoring.start(node_cluster, steps)
     folder = sources.cache_directory() / "examples"
     with _s3(node_cluster) as client:

@@ -64,7 +64,7 @@ def _build_container(spec: FineTuneJobSpec, stage: Stage, image: str, resources:
         "name": run.CONTAINER_NAME,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "env": _build_environment(spec, resources["limits"]["cpu"]),
+        "env": _build_environment(spec, resources["limits"]),
         "resources": resources,
         "ports": [{"name": run.METRICS_PORT_NAME, "containerPort": run.METRICS_PORT, "protocol": "TCP"}],
         "volumeMounts": mounts,
@@ -93,9 +93,9 @@ def _build_resources(spec: FineTuneJobSpec, stage: Stage, settings: Settings) ->
     return {"requests": limits | {"ephemeral-storage": wanted.scratch}, "limits": limits}
 
 
-def _build_environment(spec: FineTuneJobSpec, cpu: str) -> list[Manifest]:
+def _build_environment(spec: FineTuneJobSpec, limits: Manifest) -> list[Manifest]:
     """Defaults, then the user's variables, then ours: what the run depends on can't be overridden."""
-    threads = str(max(1, math.ceil(quantities.parse_quantity(cpu))))
+    threads = str(max(1, math.ceil(quantities.parse_quantity(limits["cpu"]))))
     values = {
         "HOME": run.SCRATCH_DIRECTORY,
         "TMPDIR": run.SCRATCH_DIRECTORY,
@@ -109,6 +109,9 @@ def _build_environment(spec: FineTuneJobSpec, cpu: str) -> list[Manifest]:
     }
     values |= {item.name: item.value for item in spec.trainer.env}
     values |= {run.GRACE_VARIABLE: str(run.TERMINATION_GRACE_SECONDS), run.SCRATCH_VARIABLE: run.SCRATCH_DIRECTORY}
+    if spec.resources.gpu_resource not in limits:
+        # Where NVIDIA's runtime is the node's default, a container that asks for no GPU sees all of them.
+        values["NVIDIA_VISIBLE_DEVICES"] = "void"
     storage = spec.storage
     if storage.endpoint_url:
         values["AWS_ENDPOINT_URL_S3"] = storage.endpoint_url

@@ -23,6 +23,42 @@ CLUSTER_API_HOSTS = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 )
+HARMLESS_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_DEVICE_MAX_CONNECTIONS",
+    "CUDA_LAUNCH_BLOCKING",
+    "LANG",
+    "LC_ALL",
+    "MKL_NUM_THREADS",
+    "NCCL_ALGO",
+    "NCCL_DEBUG",
+    "NCCL_DEBUG_SUBSYS",
+    "NCCL_IB_DISABLE",
+    "NCCL_IB_HCA",
+    "NCCL_P2P_DISABLE",
+    "NCCL_P2P_LEVEL",
+    "NCCL_PROTO",
+    "NCCL_SHM_DISABLE",
+    "NCCL_SOCKET_IFNAME",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "OPENBLAS_NUM_THREADS",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "TOKENIZERS_PARALLELISM",
+    "TORCH_CPP_LOG_LEVEL",
+    "TORCH_DISTRIBUTED_DEBUG",
+    "TORCH_LOGS",
+    "TORCH_NCCL_TRACE_BUFFER_SIZE",
+    "TORCH_SHOW_CPP_STACKTRACES",
+    "TRANSFORMERS_VERBOSITY",
+    "TZ",
+)
+"""Variables that a job may always set: threads, the transport between GPUs, memory, logs, locale. By name, because most
+prefixes hold a variable that loads a library (NCCL_NET_PLUGIN, OMP_TOOL_LIBRARIES, CUDA_INJECTION64_PATH), and those of
+proxies, certificates and configuration files (HTTPS_PROXY, OPENSSL_CONF) turn data to other places."""
 METADATA_HOSTS = ("metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal")
 """Names of the metadata services of clouds, which hand out credentials of the node; their addresses are link-local."""
 METADATA_ADDRESSES = ("100.100.100.200", "168.63.129.16")
@@ -44,6 +80,7 @@ def find_refusals(spec: FineTuneJobSpec, *, recorded_image: str, settings: Setti
         *_check_placement(spec.placement, settings),
         *(error for path, name in secrets for error in _check_name(path, name, "secrets", settings.allowed_secrets)),
         *_check_endpoint(spec.storage.endpoint_url, settings),
+        *_check_environment([item.name for item in spec.trainer.env], settings.allowed_environment),
     ]
 
 
@@ -96,6 +133,15 @@ def _check_name(path: str, name: str, kind: str, allowed: Sequence[str]) -> list
         return []
     rule = f"must match one of the {kind} this operator allows: {', '.join(allowed) or 'none'}; or leave it empty"
     return [FieldError(path, name, rule)]
+
+
+def _check_environment(names: Sequence[str], allowed: Sequence[str]) -> list[FieldError]:
+    patterns = (*HARMLESS_VARIABLES, *allowed)
+    refused = [name for name in names if not is_allowed(name, patterns)]
+    if not refused:
+        return []
+    rule = f"must set only variables that this operator allows: {', '.join(patterns)}; leave out the others"
+    return [FieldError("spec.trainer.env", ", ".join(refused), rule)]
 
 
 def _check_endpoint(url: str, settings: Settings) -> list[FieldError]:
