@@ -66,6 +66,16 @@ def join_names(names: Iterable[object], limit: int = MAX_LISTED, last: str = ", 
     return f"{', '.join(texts[:-1])}{last}{texts[-1]}"
 
 
+def show_names(names: Iterable[str], limit: int = MAX_LISTED) -> str:
+    """List names that users gave, each shown as a value."""
+    return join_names((show_value(name) for name in names), limit)
+
+
+def show_error(error: Exception) -> str:
+    """Write a library's words as one line of a sentence."""
+    return cut(" ".join(escape_controls(str(error), keep="\n\t").split()), 300)
+
+
 def find_nearest(wrong: str, known: Iterable[str], aliases: Mapping[str, str] | None = None) -> str | None:
     """Return the known name that was probably meant: by an alias, else by likeness without regard to case.
 

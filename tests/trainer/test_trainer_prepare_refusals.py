@@ -112,7 +112,7 @@ BAD_INPUTS = [
     pytest.param(
         put_bad("v.jsonl", [{"words": "x", "label": "positive"}], "validation"),
         DataError,
-        ["spec.data[0].columns.text (text) must be a column of v.jsonl"],
+        ["v.jsonl must have train.jsonl's columns text, label; it has words, label"],
         id="validation without the column",
     ),
     pytest.param(

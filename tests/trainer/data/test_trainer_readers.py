@@ -104,7 +104,7 @@ def write_far_future_parquet() -> bytes:
 
 BAD_FILES = [
     pytest.param("t.jsonl", lambda: b"", "t.jsonl must have at least one row; it is empty", id="empty"),
-    pytest.param("t.csv", lambda: b"text,label\n", "t.csv must have at least one row; it is empty", id="header only"),
+    pytest.param("t.csv", lambda: b"text,label\n", "t.csv must have at least one row; it has a header only", id="header only"),
     pytest.param("t.json", lambda: b"  ", "t.json must have at least one row; it is empty", id="empty json"),
     pytest.param("t.xlsx", lambda: b"x", "t.xlsx must end with one of .jsonl", id="unknown format"),
     pytest.param("t.jsonl", break_line_17, "t.jsonl line 17: must be one JSON object", id="broken JSON in line 17"),

@@ -73,7 +73,7 @@ def test_texts_are_encoded_whole_as_a_call_of_the_tokenizer_would(
 # Rows.
 
 BAD_ROWS = [
-    pytest.param(sequence_classification, {"text": "text", "label": "label"}, {"text": "", "label": 1.5}, ["text must not be empty", "label must be a text or a whole number, not float"], id="text and label"),
+    pytest.param(sequence_classification, {"text": "text", "label": "label"}, {"text": "", "label": 1.5}, ["text must not be empty", "label (1.5) must be a text or a whole number"], id="text and label"),
     pytest.param(sequence_classification, {"text": "a", "textPair": "b", "label": "c"}, {"a": "x", "c": 1}, ["b is missing; it must be a text"], id="a pair's second text"),
     pytest.param(instruction_tuning, PROMPT, {"prompt": 1, "completion": " "}, ["prompt must be a text, not int", "completion must not be empty"], id="prompt and completion"),
     pytest.param(instruction_tuning, {"instruction": "i", "output": "o", "input": "x"}, {"i": "a", "o": "b", "x": 3}, ["x must be a text, not int"], id="input"),
@@ -82,7 +82,7 @@ BAD_ROWS = [
     pytest.param(instruction_tuning, MESSAGES, {"messages": ["x"]}, ["messages[1] must be an object with role and content"], id="a message that is a text"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "human", "content": ""}]}, ["messages[1].role (human) must be one of system, user, assistant", "messages[1].content must not be empty"], id="unknown role, no content"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "user", "content": "x", "weight": 1}]}, ["messages[1] must have role and content only, not weight"], id="a key that would be ignored"),
-    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "\ud800\n" + "x" * 999, "content": "x", "\ud800k": 1}]}, ["messages[1].role (\\ud800\\n" + "x" * 71 + "…) must be one of system, user, assistant", "messages[1] must have role and content only, not \\ud800k"], id="a role without end and a key without UTF-8"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "\ud800\n" + "x" * 999, "content": "x", "\ud800k": 1}]}, ["messages[1].role (\"\\ud800\\n" + "x" * 77 + "…\") must be one of system, user, assistant", "messages[1] must have role and content only, not \"\\ud800k\""], id="a role without end and a key without UTF-8"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "user", "content": "x"}]}, ["messages must end with a message of the assistant, not user"], id="no answer"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "assistant", "content": "x"}]}, ["messages must begin with a message the assistant answers"], id="no question"),
 ]  # fmt: skip

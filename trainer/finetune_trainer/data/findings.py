@@ -1,7 +1,6 @@
-"""What is wrong with rows, gathered with file and line, and foreign values as a message may hold them."""
+"""What is wrong with rows, gathered with file and line until all of them were read, and what else must be said."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.errors import DataError
@@ -14,8 +13,6 @@ MAX_NOTES = 16
 
 _MAX_REMEDIES = 3
 _SHOWN_FINDINGS = 5
-_SHOWN_CHARACTERS = 80
-_SHOWN_NAMES = 20
 
 
 class BadRowsError(DataError):
@@ -66,28 +63,3 @@ class Findings:
         """
         if self.total:
             raise BadRowsError(self.kept, self.total, self.remedies)
-
-
-def show_value(value: object) -> str:
-    """Return a foreign value as a message may hold it: on one line, encodable, and not longer than a name should be."""
-    text = str(value)[:_SHOWN_CHARACTERS]
-    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-    is_whole = len(shown) <= _SHOWN_CHARACTERS and len(str(value)) <= _SHOWN_CHARACTERS
-    return shown if is_whole else shown[: _SHOWN_CHARACTERS - 1] + "…"
-
-
-def show_names(names: Sequence[str]) -> str:
-    """Return foreign names as a message may hold them: the first ones, and whether there are more."""
-    more = ["…"] if len(names) > _SHOWN_NAMES else []
-    return ", ".join([*map(show_value, names[:_SHOWN_NAMES]), *more])
-
-
-def shorten(error: Exception) -> str:
-    """Return a library's words as one line of a message."""
-    return " ".join(str(error).split())[:300]
-
-
-def suggest(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean …?` with the nearest known name, or nothing."""
-    nearest = difflib.get_close_matches(wrong, list(known), n=1)
-    return f"; did you mean {show_value(nearest[0])}?" if nearest else ""

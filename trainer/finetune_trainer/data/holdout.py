@@ -1,7 +1,7 @@
 """Which training rows are held out for validation and test: a pure function of groups, labels, shares and seed.
 
 Rows of one group, which have the same text, stay on one side. With labels each label is split on its own, rounded so
-that the shares of the whole come out. The same rows and seed give the same split.
+that the shares of the whole come out, and keeps a row for training. The same rows and seed give the same split.
 """
 
 import random
@@ -42,6 +42,9 @@ def split_rows(
         members = array("q", stratum.tobytes())
         order.shuffle(members)
         num_rows = int(sizes[stratum].sum())
+        # Nobody can be taught, or asked for, a label of which no training row is left.
+        if labels is not None:
+            members = members[:-1]
         for number, (name, fraction) in enumerate(fractions.items(), 1):
             # What rounding took from one label is given back with the next.
             wanted = fraction * num_rows + carried[name]
@@ -53,9 +56,11 @@ def split_rows(
     for number, name in enumerate(["train", *fractions]):
         if not counts[number]:
             blamed = name if name in fractions else next(iter(fractions))
+            num_labels = 0 if labels is None else len(numpy.unique(labels))
+            reason = f": each of the {num_labels} labels keeps a row for training" if num_labels > 1 else ""
             raise DataError(
                 f"spec.split.{blamed} ({fractions[blamed]:g}) must leave a row in every part; of {len(groups)} rows,"
-                f" {len(sizes)} of them different, {name} would get 0 rows",
+                f" {len(sizes)} of them different, {name} would get 0 rows{reason}",
                 "give more rows, another share, or files of their own for validation and test.",
             )
     return splits

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy
 from numpy.typing import NDArray
 
-from finetune_api import artifacts
+from finetune_api import artifacts, wording
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_trainer.data import holdout, readers, sources
 from finetune_trainer.data import labels as labels_of
@@ -36,6 +36,8 @@ class Splits:
     assigned: NDArray[numpy.int8]
     """Index in `artifacts.SPLITS` of each row."""
     columns: dict[str, str]
+    unused: list[str]
+    """Columns with texts that no role takes."""
     labels: list[str]
     file_format: str
     warnings: list[str] = field(default_factory=list)
@@ -68,12 +70,14 @@ def read_splits(spec: FineTuneJobSpec, task: "TaskRows", files: Mapping[str, Seq
     ledger = Ledger()
     opened: dict[str, Source] = {}
     starts: dict[str, int] = {}
-    columns, labels = spec.data[0].columns, list[str]()
+    labels = list[str]()
     for split in artifacts.SPLITS:
         if split not in files:
             continue
-        samples, columns = sources.open_source(files[split], task, columns, findings)
-        opened[split], starts[split] = Source(files[split], task, columns), len(ledger)
+        samples, source = sources.open_source(
+            split, files[split], task, spec.data[0].columns, findings, train=opened.get("train")
+        )
+        opened[split], starts[split] = source, len(ledger)
         known = frozenset(labels)
         for sample in samples:
             for label in sample.labels if known else ():
@@ -87,9 +91,23 @@ def read_splits(spec: FineTuneJobSpec, task: "TaskRows", files: Mapping[str, Seq
     facts = ledger.close()
     assigned = _assign_rows(spec, facts, starts, stratify=spec.split.stratify and bool(labels))
     file_format = readers.get_format(files["train"][0].name) or ""
-    splits = Splits(list(opened.values()), facts, assigned, dict(columns), labels, file_format)
-    splits.warnings = [*findings.notes, *_warn_about_labels(facts.count_labels(splits.rows["train"]), labels)]
+    unused = list(dict.fromkeys(name for source in opened.values() for name in source.unused))
+    splits = Splits(list(opened.values()), facts, assigned, dict(opened["train"].columns), unused, labels, file_format)
+    counts = facts.count_labels(splits.rows["train"])
+    splits.warnings = [
+        *findings.notes,
+        *_warn_about_columns(splits),
+        *labels_of.check_labels(counts),
+        *_warn_about_labels(counts, labels),
+    ]
     return splits
+
+
+def _warn_about_columns(splits: Splits) -> list[str]:
+    if not splits.unused:
+        return []
+    taken = ", ".join(f"{role} is {wording.show_value(column)}" for role, column in splits.columns.items())
+    return [f"columns with texts that are not read: {wording.show_names(splits.unused)}; {taken}"]
 
 
 def _assign_rows(

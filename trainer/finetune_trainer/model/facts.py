@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
+from finetune_api import wording
 from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
-from finetune_trainer.data import readers
 from finetune_trainer.model import files, gguf_header
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def load_config(folder: Path, gguf_file: str | None, source: ModelSource) -> Any
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
-            f"spec.model.uri ({source.uri}) must have a configuration that can be read; {readers.shorten(error)}",
+            f"spec.model.uri ({source.uri}) must have a configuration that can be read; {wording.show_error(error)}",
             "upload the model again.",
         ) from error
 
@@ -154,7 +154,7 @@ def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ..
                     parameters.append((name, tuple(part.get_shape()), str(part.get_dtype())))
         except (safetensors.SafetensorError, OSError) as error:
             raise ModelError(
-                f"{where}: {path.name} must be a whole safetensors file; {readers.shorten(error)}",
+                f"{where}: {path.name} must be a whole safetensors file; {wording.show_error(error)}",
                 "upload the file again.",
             ) from error
     index = folder / "model.safetensors.index.json"
@@ -175,7 +175,7 @@ def _load_weight_map(index: Path, where: str) -> dict[str, str]:
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{where}: {index.name} must be a JSON object with a weight_map of names and files;"
-            f" {type(error).__name__}: {readers.shorten(error)}",
+            f" {type(error).__name__}: {wording.show_error(error)}",
             "upload the file again.",
         ) from error
 

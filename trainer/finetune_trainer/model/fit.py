@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from finetune_api import wording
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Quantization, Task
-from finetune_trainer.data import readers
 from finetune_trainer.model.facts import ModelFacts
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def order_labels(facts: ModelFacts, labels: Sequence[str], source: ModelSource) 
     if len(facts.head_labels) != len(labels):
         raise ModelError(
             f"spec.model.uri ({source.uri}) has a head for {len(facts.head_labels)} labels"
-            f" ({readers.show_names(facts.head_labels)}), which must be as many as the training rows have:"
-            f" {len(labels)} ({readers.show_names(labels)})",
+            f" ({wording.show_names(facts.head_labels)}), which must be as many as the training rows have:"
+            f" {len(labels)} ({wording.show_names(labels)})",
             "use a model without a head, or rows with the head's labels.",
         )
     return list(labels)

@@ -7,8 +7,8 @@ from typing import Any
 
 import gguf
 
+from finetune_api import wording
 from finetune_api.errors import ModelError
-from finetune_trainer.data import readers
 
 
 def read_header(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]]:
@@ -34,7 +34,7 @@ def read_header(path: Path, where: str) -> list[tuple[str, tuple[int, ...], str]
             raise ValueError(f"its weights end at byte {end}, the file at {size}")
     except (ValueError, LookupError, OSError, OverflowError, MemoryError, struct.error) as error:
         raise ModelError(
-            f"{where} must be a whole GGUF file; it is cut short or damaged ({readers.shorten(error)})",
+            f"{where} must be a whole GGUF file; it is cut short or damaged ({wording.show_error(error)})",
             "upload the file again.",
         ) from error
     _check_positions(header.architecture, metadata, [name for name, _, _ in parameters], where)

@@ -13,9 +13,9 @@ import gguf
 import torch
 import transformers
 
+from finetune_api import wording
 from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
-from finetune_trainer.data import readers
 from finetune_trainer.model import facts
 from finetune_trainer.model.tokenizer import load_tokenizer
 
@@ -63,14 +63,15 @@ def _load(folder: Path, name: str, config: Any, source: ModelSource) -> Any:
         )
     except (ValueError, RuntimeError, OSError, LookupError) as error:
         raise ModelError(
-            f"spec.model.uri ({source.uri}) must hold weights that transformers can unpack; {readers.shorten(error)}",
+            f"spec.model.uri ({source.uri}) must hold weights that transformers can unpack;"
+            f" {wording.show_error(error)}",
             _REMEDY,
         ) from error
     if missing := sorted(report["missing_keys"]):
         # They would be random numbers, with no more than a warning.
         raise ModelError(
             f"spec.model.uri ({source.uri}) must hold all weights of {type(loaded).__name__}; missing: "
-            f"{readers.show_names(missing)}",
+            f"{wording.show_names(missing)}",
             _REMEDY,
         )
     return loaded

@@ -15,9 +15,9 @@ import torch
 import transformers
 from torch import nn
 
+from finetune_api import wording
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
-from finetune_trainer.data import readers
 
 if TYPE_CHECKING:
     from finetune_trainer.tasks import TaskRows
@@ -170,7 +170,7 @@ def _check_all_taken(model: Any, unexpected: Iterable[str], spec: FineTuneJobSpe
     if body := [key for key in left if key.startswith(prefix) or re.search(r"\.\d+\.", key)]:
         raise ModelError(
             f"spec.model.uri ({spec.model.uri}) must hold the weights its config.json describes; it holds more: "
-            f"{readers.show_names(body)}",
+            f"{wording.show_names(body)}",
             "upload the config.json that belongs to the weights",
         )
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune_api import wording
 from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
-from finetune_trainer.data import readers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,7 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=gguf_file, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError, StrictDataclassError) as error:
         raise ModelError(
-            f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {readers.shorten(error)}",
+            f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {wording.show_error(error)}",
             "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",
         ) from error
     if not tokenizer.is_fast:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_api import artifacts, quantities, validation
+from finetune_api import artifacts, quantities, validation, wording
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, S3Address
 from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.exits import ExitCode
@@ -23,7 +23,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer import signals, storage, tasks
-from finetune_trainer.data import findings as wording
+from finetune_trainer.data import findings as findings_of
 from finetune_trainer.data import report, sources, tokenized_files
 from finetune_trainer.data import splits as splits_of_rows
 from finetune_trainer.data.findings import BadRowsError, Findings
@@ -125,7 +125,7 @@ def _fetch_data(
     inputs: list[InputEntry] = []
     warnings: list[str] = []
     for split, path, uri in probe.list_data_addresses(spec):
-        chosen, warned = sources.select_data_files(listing.data[split], f"{path} ({uri})")
+        chosen, warned = sources.select_data_files(listing.data[split], path, uri)
         entries = store.fetch_files(chosen, scratch / split, signals.build_progress(model_files.FETCHING))
         files[split] = [LocalFile(scratch / split / file.name, file.name) for file in chosen]
         inputs.append(_build_input(uri, entries))
@@ -199,6 +199,7 @@ def prepare_rows(
         "task": spec.task,
         "model": {"type": model.facts.model_type, "parameters": model.facts.num_parameters, "dtype": model.facts.dtype},
         "columns": splits.columns,
+        "unusedColumns": splits.unused,
         "labels": splits.labels,
         "splits": summaries,
         "overlaps": {pair: len(shared) for pair, shared in overlaps.items()},
@@ -284,7 +285,7 @@ def _publish_findings(store: Store, folder: S3Address, error: BadRowsError) -> F
     except FineTuneError as failure:
         logger.warning("the list of bad rows could not be uploaded: %s", failure)
         return error
-    return DataError(error.message, f"{error.remedy} Up to {wording.MAX_FINDINGS} errors are listed in {address}")
+    return DataError(error.message, f"{error.remedy} Up to {findings_of.MAX_FINDINGS} errors are listed in {address}")
 
 
 def _publish(
@@ -301,7 +302,7 @@ def _publish(
             "report_uri": str(folder.join(artifacts.REPORT)),
         }
     )
-    kept = [build_message(warning) for warning in prepared.warnings[:MAX_WARNINGS]]
+    kept = [build_message(warning) for warning in wording.keep_first(prepared.warnings, MAX_WARNINGS)]
     manifest = PreparedManifest(
         uid=config.job.uid,
         attempt=config.job.attempt,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Task
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import Record
 from finetune_trainer.data.samples import Sample, Shape, Stretch, TokenizedRow
 from finetune_trainer.model.facts import ModelFacts
 

@@ -13,20 +13,18 @@ from pathlib import Path
 
 from finetune_api.errors import DataError
 from finetune_trainer import signals
-from finetune_trainer.data.findings import Findings, shorten, show_names, show_value
+from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import csv_files, json_files, parquet_files, text_files
-from finetune_trainer.data.readers.record import Record
+from finetune_trainer.data.readers.record import EmptyFileError, Record
 from finetune_trainer.data.readers.streams import COMPRESSIONS
 
 __all__ = [
     "SUFFIXES",
-    "Findings",
+    "EmptyFileError",
     "Record",
     "get_format",
+    "has_header",
     "read_records",
-    "shorten",
-    "show_names",
-    "show_value",
 ]
 
 _POLLED_ROWS = 1000
@@ -50,6 +48,11 @@ def get_format(name: str) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
+def has_header(name: str) -> bool:
+    """Tell whether the first line of a file names its columns."""
+    return get_format(name) in (".csv", ".tsv")
+
+
 def read_records(path: Path, name: str, findings: Findings) -> Iterator[Record]:
     """Yield the rows of a file.
 
@@ -59,7 +62,8 @@ def read_records(path: Path, name: str, findings: Findings) -> Iterator[Record]:
         findings: takes what is wrong with single rows.
 
     Raises:
-        DataError: the file as a whole can't be read: unknown format, broken compression, empty.
+        EmptyFileError: it has no rows.
+        DataError: the file as a whole can't be read: unknown format, broken compression.
     """
     file_format = get_format(name)
     if file_format is None:
@@ -74,4 +78,10 @@ def read_records(path: Path, name: str, findings: Findings) -> Iterator[Record]:
             signals.check(f"the reading of {name} at row {count}")
         yield record
     if not count and findings.total == total_before:
-        raise DataError(f"{name} must have at least one row; it is empty", "upload the file again.")
+        what = "has a header only" if has_header(name) and _is_long(path) else "is empty"
+        raise EmptyFileError(f"{name} must have at least one row; it {what}", "give a file with rows.")
+
+
+def _is_long(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return bool(stream.read(64).strip())

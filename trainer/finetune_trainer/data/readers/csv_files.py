@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from finetune_api import wording
 from finetune_api.errors import DataError
-from finetune_trainer.data import findings as wording
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import streams
 from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_ROW_BYTES, Record

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune_api import wording
 from finetune_api.errors import DataError
-from finetune_trainer.data import findings as wording
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import streams
 from finetune_trainer.data.readers.json_scanner import Scanner, TooLongError
@@ -83,7 +83,7 @@ def _is_followed(line: str) -> bool:
 def _read_lines(path: Path, name: str, findings: Findings) -> Iterator[Record]:
     for number, line in streams.iterate_lines(path, name, findings):
         if line.strip():
-            yield from _parse_object(line, f"{name} line {number}", findings)
+            yield from _parse_object(line.rstrip(), f"{name} line {number}", findings)
 
 
 def _parse_object(text: str, place: str, findings: Findings) -> Iterator[Record]:

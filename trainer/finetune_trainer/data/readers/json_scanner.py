@@ -93,7 +93,7 @@ class Scanner:
     def _build_error(self, error: json.JSONDecodeError) -> DataError:
         line = self._lines_dropped + self._text.count("\n", 0, error.pos) + 1
         column = error.pos - self._text.rfind("\n", 0, error.pos)
-        if not self._text[error.pos :].strip():
+        if not self._text[error.pos :].strip() or error.msg.startswith("Unterminated"):
             return DataError(f"{self._name} line {line}: must go on; the file ends", "upload the file again, whole.")
         at = self._text[error.pos]
         found, remedy = f"{error.msg} at column {column}", "correct that line."

@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
+from finetune_api import wording
 from finetune_api.errors import DataError
-from finetune_trainer.data import findings as wording
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import signatures
 from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_GROWTH, MAX_ROW_BYTES, Record
@@ -55,7 +55,7 @@ def read_batches(path: Path, name: str, findings: Findings) -> Iterator[Record]:
             yield from _read_groups(file, kept, path.stat().st_size, name, findings)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
-            f"{name} must be a whole parquet file; {wording.shorten(error)}", "upload the file again."
+            f"{name} must be a whole parquet file; {wording.show_error(error)}", "upload the file again."
         ) from error
 
 

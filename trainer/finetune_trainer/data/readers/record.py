@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from finetune_api.errors import DataError
+
 MAX_ROW_BYTES = 2**20
 """Longest row (a choice): a thousand times the usual, and still cheap to refuse."""
 MAX_COLUMNS = 1000
@@ -20,3 +22,7 @@ class Record:
     place: str
     """File and line as a person finds them: `train.jsonl line 17`; parquet has rows, from 1."""
     values: Mapping[str, object]
+
+
+class EmptyFileError(DataError):
+    """A file without a row."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from finetune_api import wording
 from finetune_api.errors import DataError, ModelError
-from finetune_trainer.data import readers
 from finetune_trainer.data import samples as dataset
-from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import Record
 from finetune_trainer.data.samples import IGNORED, Part, Sample, Shape, Stretch, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
@@ -88,11 +89,11 @@ def _parse_messages(record: Record, column: str, findings: Findings) -> list[Par
             continue
         role, content = message.get("role"), message.get("content")
         if role not in _ROLES:
-            findings.add(record.place, f"{place}.role ({readers.show_value(role)}) must be one of {', '.join(_ROLES)}")
+            findings.add(record.place, f"{place}.role ({wording.show_value(role)}) must be one of {', '.join(_ROLES)}")
         if problem := dataset.check_text(content):
             findings.add(record.place, f"{place}.content {problem}")
         if unknown := sorted(set(message) - {"role", "content", "name"}):
-            findings.add(record.place, f"{place} must have role and content only, not {readers.show_names(unknown)}")
+            findings.add(record.place, f"{place} must have role and content only, not {wording.show_names(unknown)}")
         parts.append(Part(str(role), str(content)))
     if findings.total == before:
         if parts[-1].role != "assistant":

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.data import samples as dataset
-from finetune_trainer.data.readers import Findings, Record
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.readers import Record
 from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
