@@ -52,7 +52,7 @@ test-contract: install ## against a real API server, without root
 test-cluster: install ## whole jobs on a real node; needs root
 	$(PYTEST) -m cluster
 
-crd: install ## render the CRD, the reference and the tables of docs/performance.md
+crd: install ## render the CRD and the pages that are made from code, tables and figures
 	$(PYTHON) scripts/render.py
 
 new-task: install ## write the skeleton of a task: make new-task NAME=TokenClassification

@@ -21,10 +21,10 @@ def _render() -> dict[str, str]:
     return files
 
 
-GENERATED = ["charts/finetune-operator/files/crd.yaml", "docs/performance.md", "docs/reference.md"]
+GENERATED = ["charts/finetune-operator/files/crd.yaml", "docs/models.md", "docs/performance.md", "docs/reference.md"]
 
 
-def test_three_files_are_generated() -> None:
+def test_four_files_are_generated() -> None:
     assert sorted(_render()) == GENERATED
 
 

@@ -58,6 +58,10 @@ _WRITER = frozenset({"transformers_version"})
 _COSMETIC = (
     # Says which kernel a layer falls back to; both compute the same.
     r"falling back to its reference PyTorch implementation",
+    # The names of the labels that are passed beside the number win.
+    r"You passed `num_labels=\d+` which is incompatible to the `id2label` map",
+    # Longformer says what it does.
+    r"Initializing global attention on CLS token|Input ids are automatically padded to be a multiple",
     # A packed row has no padding to mask.
     r"We strongly recommend passing in an `attention_mask`",
     # peft puts right by itself how GPT-2's layers store their matrices.

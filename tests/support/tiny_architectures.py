@@ -7,7 +7,6 @@ types that get no model here, with the reason. A test compares all three with wh
 
 import copy
 import dataclasses
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,48 +118,113 @@ class Architecture:
     fields: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     """Kind of tokenizer; None: by the class that transformers names, else `llama` for decoders and `bert`."""
+    model_type: str | None = None
+    """The type of which this is a model that is put together differently; None: its name is its type."""
 
 
 _LATENT = {"num_key_value_heads": 4}
 """Attention over compressed keys has as many of them as queries."""
+_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 8,
+}
 _MIXED = {"layer_types": ["linear_attention", "full_attention"]}
 
 ARCHITECTURES: dict[str, Architecture] = {
     "axk1": Architecture(_LATENT),
     "axk2": Architecture(_LATENT),
     "bailing_hybrid": Architecture(_MIXED),
+    "blenderbot": Architecture(tokenizer="roberta"),
     "bloom": Architecture(tokenizer="bloom"),
+    "cohere_compass_text": Architecture({"layer_types": ["sliding_attention", "full_attention"]}),
+    "data2vec-text": Architecture(tokenizer="roberta"),
+    "dbrx": Architecture(
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "attn_config": {"kv_n_heads": 2},
+            "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+        },
+        tokenizer="gpt2",
+    ),
+    "deberta": Architecture(tokenizer="roberta"),
     "deepseek_v2": Architecture(_LATENT),
     "deepseek_v3": Architecture(_LATENT),
     "deepseek_v32": Architecture(_LATENT),
     "dots3_note_text": Architecture(_LATENT),
+    "ernie": Architecture(tokenizer="bert"),
     "esmc": Architecture({"num_key_value_heads": 4}),
     "falcon": Architecture(tokenizer="gpt2"),
     "falcon_h1": Architecture({"mamba_d_ssm": 64}),
+    "gemma3": Architecture({"vision_config": _VISION, "mm_tokens_per_image": 4}),
+    "gemma3n_text": Architecture(
+        {
+            "layer_types": ["sliding_attention", "full_attention"],
+            "num_kv_shared_layers": 0,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "hidden_size_per_layer_input": 8,
+            "laurel_rank": 8,
+        },
+        tokenizer="gemma",
+    ),
+    "gemma4_text": Architecture(
+        {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8}, tokenizer="gemma"
+    ),
     "glm4_moe_lite": Architecture(_LATENT),
     "glm_moe_dsa": Architecture(_LATENT),
+    "gpt-sw3": Architecture(tokenizer="gpt2"),
     "gpt_bigcode": Architecture(tokenizer="gpt2"),
     "gpt_neo": Architecture({"attention_types": [[["global", "local"], 1]], "window_size": 16}),
     "gpt_oss": Architecture(tokenizer="gpt2"),
-    "gte": Architecture(),
+    "kimi_linear": Architecture({"num_key_value_heads": 4, "linear_head_dim": 8, "linear_num_heads": 4}),
+    "lfm2_moe": Architecture({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
+    "longformer": Architecture({"attention_window": 16}),
+    "longcat_flash": Architecture({"expert_ffn_hidden_size": 32, "zero_expert_num": 1, "num_key_value_heads": 4}),
     "luke": Architecture({"entity_vocab_size": 8, "entity_emb_size": 8}, tokenizer="roberta"),
     "mamba2": Architecture({"num_heads": 8, "head_dim": 8}),
+    "mbart": Architecture(tokenizer="xlm-roberta"),
     "minicpm3": Architecture(_LATENT),
     "mistral4": Architecture(_LATENT),
     "modernbert": Architecture(tokenizer="bert"),
+    "mt5": Architecture({"decoder_start_token_id": 0}),
+    "nanochat": Architecture(tokenizer="gpt2"),
+    "olmo2": Architecture(tokenizer="gpt_neox"),
+    "olmo3": Architecture(tokenizer="gpt_neox"),
     "opt": Architecture({"word_embed_proj_dim": 32}, tokenizer="opt"),
+    "phi3": Architecture(tokenizer="llama"),
+    "plbart": Architecture(tokenizer="roberta"),
     "qwen3_5_text": Architecture(_MIXED),
     "qwen3_next": Architecture(_MIXED),
     "recurrent_gemma": Architecture({"block_types": ["recurrent", "attention"], "lru_width": 32}),
     "reformer": Architecture({"axial_pos_embds_dim": (16, 16), "axial_pos_shape": (8, 8)}),
     "roc_bert": Architecture({"pronunciation_vocab_size": 16, "shape_vocab_size": 16}, tokenizer="bert"),
+    "smollm3": Architecture(tokenizer="qwen2"),
     "t5": Architecture({"decoder_start_token_id": 0}),
-    "mt5": Architecture({"decoder_start_token_id": 0}),
     "umt5": Architecture({"decoder_start_token_id": 0}, tokenizer="t5"),
+    "xglm": Architecture(tokenizer="xlm-roberta"),
+    "xlm-roberta-xl": Architecture(tokenizer="xlm-roberta"),
     "xmod": Architecture({"default_language": "en_XX", "languages": ("en_XX",)}),
     "youtu": Architecture(_LATENT),
+    "zamba": Architecture({"layers_block_type": ["mamba", "hybrid"], "mamba_dt_rank": 4}),
+    "zamba2": Architecture({"layers_block_type": ["mamba", "hybrid"], "num_key_value_heads": 4, "adapter_rank": 4}),
     "zaya": Architecture({"num_experts_per_tok": 1}),
 }
+
+
+VARIANTS: dict[str, Architecture] = {
+    # Its positions begin after the configuration's padding id, whatever the tokenizer pads with.
+    "roberta-padded-with-0": Architecture({"pad_token_id": 1}, tokenizer="bert", model_type="roberta"),
+    # The tokenizer's first token is what begins, ends and pads a text.
+    "llama-with-one-special-token": Architecture({"pad_token_id": None}, tokenizer="gpt2", model_type="llama"),
+    # The tokenizer has a token that the model has no embedding for, and that no text needs.
+    "gemma3_text-with-a-token-more": Architecture({"vocab_size": 559}, tokenizer="gemma", model_type="gemma3_text"),
+}
+"""Models as they are found, by a name of ours: configuration and tokenizer don't agree."""
+
+_TOKENS = tuple(f"{name}_token_id" for name in ("bos", "cls", "eos", "mask", "pad", "sep", "unk"))
 
 
 def list_types() -> list[str]:
@@ -172,12 +236,21 @@ def list_types() -> list[str]:
     return sorted(known)
 
 
-def build_config(model_type: str, tokenizer: Any) -> Any:
-    """Build a type's tiny configuration; ids of special tokens are the tokenizer's where it has them."""
-    architecture = ARCHITECTURES.get(model_type, Architecture())
-    config_class = transformers.CONFIG_MAPPING[model_type]
+def find_architecture(name: str) -> Architecture:
+    """Return what the model of a type, or of a variant of one, needs."""
+    return VARIANTS.get(name) or ARCHITECTURES.get(name, Architecture())
+
+
+def find_type(name: str) -> str:
+    """Return the model type of a name in the table."""
+    return find_architecture(name).model_type or name
+
+
+def build_config(name: str, tokenizer: Any) -> Any:
+    """Build a tiny configuration; ids of special tokens are the tokenizer's where it has them."""
+    config_class = transformers.CONFIG_MAPPING[find_type(name)]
     values = _build_fields(config_class, tokenizer)
-    return config_class(**values | copy.deepcopy(dict(architecture.fields)))
+    return config_class(**values | copy.deepcopy(dict(find_architecture(name).fields)))
 
 
 def _build_fields(config_class: Any, tokenizer: Any) -> dict[str, Any]:
@@ -185,7 +258,7 @@ def _build_fields(config_class: Any, tokenizer: Any) -> dict[str, Any]:
     values = {name: size for name, size in SIZES.items() if name in defaults}
     if "vocab_size" in defaults:
         values["vocab_size"] = VOCABULARY
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    for name in _TOKENS:
         if name not in defaults:
             continue
         token = getattr(tokenizer, name)
@@ -198,15 +271,14 @@ def _build_fields(config_class: Any, tokenizer: Any) -> dict[str, Any]:
     return values
 
 
-def choose_tokenizer(model_type: str) -> str:
-    """Name the kind of tokenizer of a type."""
+def choose_tokenizer(name: str) -> str:
+    """Name the kind of tokenizer of a type or a variant."""
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-    chosen = ARCHITECTURES.get(model_type, Architecture()).tokenizer
+    model_type = find_type(name)
     is_decoder = model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder(model_type)
-    return (
-        chosen or _TOKENIZERS.get(str(TOKENIZER_MAPPING_NAMES.get(model_type))) or ("llama" if is_decoder else "bert")
-    )
+    by_class = _TOKENIZERS.get(str(TOKENIZER_MAPPING_NAMES.get(model_type)))
+    return find_architecture(name).tokenizer or by_class or ("llama" if is_decoder else "bert")
 
 
 def is_encoder(model_type: str) -> bool:
@@ -214,10 +286,10 @@ def is_encoder(model_type: str) -> bool:
     return model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def build_model(model_type: str, folder: Path) -> Path:
+def build_model(name: str, folder: Path) -> Path:
     """Write a tiny model as its makers would publish it: with its language head where the type has one, no classes."""
-    tokenizer = tiny_tokenizers.build_tokenizer(choose_tokenizer(model_type))
-    config = build_config(model_type, tokenizer)
+    tokenizer = tiny_tokenizers.build_tokenizer(choose_tokenizer(name))
+    config, model_type = build_config(name, tokenizer), find_type(name)
     if is_encoder(model_type):
         auto: Any = transformers.AutoModelForMaskedLM
     elif model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -227,7 +299,7 @@ def build_model(model_type: str, folder: Path) -> Path:
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in auto.from_config(copy.deepcopy(config)).parameters())
     if size > MAX_PARAMETERS:
-        raise ValueError(f"{model_type} has {size} parameters; tell ARCHITECTURES which field makes it small")
+        raise ValueError(f"{name} has {size} parameters; tell ARCHITECTURES which field makes it small")
     torch.manual_seed(0)
     model = auto.from_config(config)
     with torch.no_grad():
@@ -237,5 +309,4 @@ def build_model(model_type: str, folder: Path) -> Path:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    logging.getLogger(__name__).info("%s has %d parameters", model_type, size)
     return folder
