@@ -28,6 +28,7 @@ NUM_BLOCKS = {
     "docs/cli.md": 3,
     "docs/devcluster.md": 2,
     "docs/installation.md": 8,
+    "docs/models.md": 0,
     "docs/performance.md": 0,
     "docs/reference.md": 0,
     "examples/README.md": 2,
