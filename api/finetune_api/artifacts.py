@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from finetune_api import wording
 from finetune_api.kinds.field_types import S3_URI_PATTERN
 from finetune_api.kinds.finetunejob.status import DataStatus, Metric, Resolved
 from finetune_api.kinds.object_model import Model
@@ -61,8 +62,8 @@ def parse_s3_uri(uri: str) -> S3Address:
     Raises:
         ValueError: the text is not such an address, or its key has `.`, `..` or empty segments.
     """
-    if not re.match(S3_URI_PATTERN, uri):
-        raise ValueError(f"address ({uri}) must have the form s3://bucket/key")
+    if not re.fullmatch(S3_URI_PATTERN, uri):
+        raise ValueError(f"address ({wording.show_value(uri)}) must have the form s3://bucket/key")
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if key and not is_safe_key(key.removesuffix("/")):
         raise ValueError(f"address ({uri}) must not contain the path segments . and ..")

@@ -5,6 +5,7 @@ custom-resource-definitions/#specifying-a-structural-schema): no references, no 
 beside `properties`. What pydantic writes is brought into that form here. Pure: the same models give the same CRD.
 """
 
+import re
 from typing import Any
 
 from finetune_api import group, names, rules, validation
@@ -47,8 +48,18 @@ _COPIED_KEYS = (
 )
 
 
+_UNICODE_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+"""Go's expressions write a character by its number as `x{00a0}`: https://github.com/google/re2/wiki/Syntax"""
+
+
 def build_crd() -> Schema:
-    """Build the whole CustomResourceDefinition."""
+    """Build the whole CustomResourceDefinition.
+
+    A pattern becomes a CEL rule with the words of `validation.PATTERN_RULES`: what the API server itself says about a
+    pattern, `should match '^…$'`, helps nobody.
+    """
+    schema = build_schema()
+    _put_into_words(schema)
     columns = [
         {"name": name, "type": kind, "jsonPath": path} | ({"priority": priority} if priority else {})
         for name, kind, path, priority in _PRINTER_COLUMNS
@@ -76,7 +87,7 @@ def build_crd() -> Schema:
                     "additionalPrinterColumns": columns,
                     "selectableFields": [{"jsonPath": ".status.phase"}],
                     "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": build_schema()},
+                    "schema": {"openAPIV3Schema": schema},
                 }
             ],
         },
@@ -84,7 +95,7 @@ def build_crd() -> Schema:
 
 
 def build_schema() -> Schema:
-    """Build the structural schema of a FineTuneJob, with defaults and CEL rules."""
+    """Build the structural schema of a FineTuneJob, with defaults and CEL rules; patterns still as patterns."""
     spec = _build_object_schema(FineTuneJobSpec)
     spec["x-kubernetes-validations"] = _build_spec_rules()
     spec["properties"]["runPolicy"]["x-kubernetes-validations"] = _build_run_policy_rules()
@@ -196,6 +207,23 @@ def _drop_nulls(default: object) -> object:
     if isinstance(default, dict):
         return {key: _drop_nulls(value) for key, value in default.items() if value is not None}
     return default
+
+
+def _put_into_words(node: Schema) -> None:
+    """Turn every pattern below a node into a rule with words, in place; rules already there come after it."""
+    pattern = node.pop("pattern", None) if node.get("pattern") in validation.PATTERN_RULES else None
+    if pattern is not None:
+        matches = f"self.matches(r'{pattern}')"
+        # A number where a quantity may stand is bounded below; the form of a text binds texts only.
+        rule = f"type(self) == string ? {matches} : self >= 0" if "x-kubernetes-int-or-string" in node else matches
+        words = {"rule": rule, "message": validation.PATTERN_RULES[pattern], "reason": "FieldValueInvalid"}
+        node["x-kubernetes-validations"] = [words, *node.get("x-kubernetes-validations", [])]
+    for rule in node.get("x-kubernetes-validations", []):
+        rule["rule"] = _UNICODE_ESCAPE.sub(r"\\x{\1}", rule["rule"])
+    below = [*node.get("properties", {}).values(), node.get("items"), node.get("additionalProperties")]
+    for child in below:
+        if isinstance(child, dict):
+            _put_into_words(child)
 
 
 def _drop_defaults(node: Schema) -> None:

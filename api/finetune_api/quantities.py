@@ -9,11 +9,17 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,2})?$"
+DECIMAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$"
 FRACTION_PATTERN = r"^(0(\.[0-9]+)?|1(\.0+)?)$"
 """A decimal string from 0 to 1."""
-POSITIVE_DECIMAL_PATTERN = r"^(0\.0*[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)([eE]-?[0-9]{1,2})?$"
+BELOW_ONE_PATTERN = r"^0(\.[0-9]+)?$"
+"""A decimal string from 0 to below 1."""
+POSITIVE_DECIMAL_PATTERN = r"^(0\.0*[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?)([eE][+-]?[0-9]{1,2})?$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]{1,3})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+CPU_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,3})?|[0-9]{1,9}m)$"
+"""Cores; thousandths are the finest Kubernetes knows."""
+BYTES_PATTERN = r"^[0-9]{1,18}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+"""Bytes: without the suffix m, which Kubernetes takes for thousandths of a byte."""
 
 _SUFFIX_FACTORS = {
     "m": Decimal("0.001"),
@@ -38,20 +44,37 @@ def _text_from_integer(value: object) -> object:
 DecimalString = Annotated[str, Field(pattern=DECIMAL_PATTERN, max_length=32)]
 PositiveDecimalString = Annotated[str, Field(pattern=POSITIVE_DECIMAL_PATTERN, max_length=32)]
 FractionString = Annotated[str, Field(pattern=FRACTION_PATTERN, max_length=32)]
+BelowOneString = Annotated[str, Field(pattern=BELOW_ONE_PATTERN, max_length=32)]
+
+
+def _build_quantity_schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "pattern": pattern,
+            "maxLength": 32,
+        }
+    )
+
+
 Quantity = Annotated[
     str,
     Field(pattern=QUANTITY_PATTERN, max_length=32),
     BeforeValidator(_text_from_integer),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "pattern": QUANTITY_PATTERN,
-            "maxLength": 32,
-            # The pattern binds strings only.
-            "minimum": 0,
-        }
-    ),
+    _build_quantity_schema(QUANTITY_PATTERN),
+]
+CpuQuantity = Annotated[
+    str,
+    Field(pattern=CPU_PATTERN, max_length=32),
+    BeforeValidator(_text_from_integer),
+    _build_quantity_schema(CPU_PATTERN),
+]
+BytesQuantity = Annotated[
+    str,
+    Field(pattern=BYTES_PATTERN, max_length=32),
+    BeforeValidator(_text_from_integer),
+    _build_quantity_schema(BYTES_PATTERN),
 ]
 
 

@@ -4,7 +4,6 @@ Nothing here raises for what a user wrote, and nothing stops at the first error.
 trainer's launcher; the API server enforces the same through the CRD.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,31 +14,41 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api import group, names, quantities, rules
+from finetune_api import aliases, group, names, quantities, rules, wording
 from finetune_api.kinds import field_types, object_model
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.object_model import Model
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-_MAX_SHOWN = 80
-"""Longest part of a value shown in an error; a choice."""
 
-_PATTERN_RULES = {
+PATTERN_RULES = {
     quantities.DECIMAL_PATTERN: 'must be a decimal string such as "0.05" or "2e-4"',
-    quantities.POSITIVE_DECIMAL_PATTERN: 'must be a decimal string above 0 such as "2" or "2e-4"',
-    quantities.FRACTION_PATTERN: 'must be a decimal string from "0" to "1"',
+    quantities.POSITIVE_DECIMAL_PATTERN: 'must be a decimal string above 0 such as "2", "0.001" or "2e-4"',
+    quantities.FRACTION_PATTERN: 'must be a decimal string from "0" to "1" such as "0.1"',
+    quantities.BELOW_ONE_PATTERN: 'must be a decimal string from "0" to below "1" such as "0.05"',
     quantities.QUANTITY_PATTERN: 'must be a Kubernetes quantity such as "4", "500m" or "16Gi"',
-    field_types.S3_URI_PATTERN: "must be an address of the form s3://bucket/key",
-    field_types.MODEL_URI_PATTERN: "must be an address of the form s3://bucket/folder/ or s3://bucket/file.gguf",
+    quantities.CPU_PATTERN: 'must be cores as a Kubernetes quantity such as "4", "0.5" or "500m"',
+    quantities.BYTES_PATTERN: 'must be bytes as a Kubernetes quantity such as "16Gi" or "500M"',
+    field_types.S3_URI_PATTERN: "must be an address of the form s3://bucket/key, "
+    "without blanks at the ends of its parts and without control characters",
+    field_types.MODEL_URI_PATTERN: "must be an address of the form s3://bucket/folder/ or s3://bucket/file.gguf, "
+    "without blanks at the ends of its parts and without control characters",
     field_types.SHA256_PATTERN: "must be 64 hexadecimal digits in lower case, or empty",
     field_types.LABEL_PATTERN: "must consist of lower-case letters, digits and -, no - at an end",
     field_types.LABEL_VALUE_PATTERN: "must be a label's value: letters, digits, -, _ and ., no sign at an end",
     field_types.LABEL_KEY_PATTERN: "must be a label's key: letters, digits, -, _ and ., perhaps after a domain and /",
     field_types.OPTIONAL_NAME_PATTERN: "must be the name of a Kubernetes object: lower-case letters, digits, - and .",
     field_types.ENDPOINT_PATTERN: "must be http:// or https:// with host and optional port, without a path",
-    field_types.COLUMN_PATTERN: "must not contain control characters",
+    field_types.REGION_PATTERN: "must be a region such as us-east-1",
+    field_types.COLUMN_PATTERN: "must not contain control or invisible characters",
+    field_types.PRINTABLE_PATTERN: "must not contain control or invisible characters",
     field_types.ENV_NAME_PATTERN: "must be the name of an environment variable",
+    field_types.MODULE_PATTERN: "must be the name of a layer: letters, digits, -, _ and .",
+    field_types.RESOURCE_PATTERN: "must be an extended resource such as nvidia.com/gpu",
+    field_types.IMAGE_PATTERN: "must be the name of an image such as registry.example.com/team/trainer:1.0, "
+    "with a tag or a digest",
 }
+"""What each pattern means, in words; the API server says the same (`finetune_api.crd`)."""
 
 
 _RULES_BY_TYPE = {
@@ -60,7 +69,7 @@ _RULES_BY_TYPE = {
     "model_attributes_type": "must be an object",
     "dict_type": "must be an object",
     "list_type": "must be a list",
-    "dot_segment": "must not contain the path segments . and ..",
+    "dot_segment": field_types.DOT_SEGMENT_MESSAGE,
 }
 """By pydantic's error type: https://docs.pydantic.dev/latest/errors/validation_errors/"""
 
@@ -81,7 +90,7 @@ class FieldError:
 def validate_manifest(manifest: object) -> list[FieldError]:
     """Check a whole FineTuneJob object as a user writes it."""
     if not isinstance(manifest, Mapping):
-        return [FieldError("document", _show(manifest), f"must be an object of kind {group.KIND}")]
+        return [FieldError("document", wording.show_value(manifest), f"must be an object of kind {group.KIND}")]
     errors = [*_check_header(manifest), *_check_name(manifest.get("metadata"))]
     known = {"apiVersion", "kind", "metadata", "spec", "status"}
     errors += [FieldError(str(key), "", _unknown_field(str(key), known)) for key in manifest if key not in known]
@@ -93,7 +102,7 @@ def validate_manifest(manifest: object) -> list[FieldError]:
 def validate_spec(parsed: FineTuneJobSpec) -> list[FieldError]:
     """Check the rules across fields of a spec whose single fields are valid."""
     found = ((rule, rule.find(parsed)) for rule in rules.RULES)
-    return [FieldError(f"spec.{rule.path}", _show(value), rule.message) for rule, value in found if value is not None]
+    return [FieldError(f"spec.{rule.path}", value, rule.message) for rule, value in found if value is not None]
 
 
 def parse_errors(error: ValidationError, prefix: str, model: type[Model], source: object = None) -> list[FieldError]:
@@ -134,7 +143,7 @@ def _check_header(manifest: Mapping[str, Any]) -> Iterator[FieldError]:
         if value is None:
             yield FieldError(key, "", f"is missing; it must be {wanted}")
         elif value != wanted:
-            yield FieldError(key, _show(value), f"must be {wanted}")
+            yield FieldError(key, wording.show_value(value), f"must be {wanted}")
 
 
 def _check_name(metadata: object) -> Iterator[FieldError]:
@@ -145,7 +154,7 @@ def _check_name(metadata: object) -> Iterator[FieldError]:
     if name is None and isinstance(metadata.get("generateName"), str):
         return
     if not isinstance(name, str):
-        yield FieldError("metadata.name", _show(name), "must be given as a string")
+        yield FieldError("metadata.name", wording.show_value(name), "must be given as a string")
     elif len(name) > names.MAX_JOB_NAME_LENGTH:
         yield FieldError(
             "metadata.name",
@@ -168,48 +177,64 @@ def _parse_detail(detail: ErrorDetails, prefix: str, model: type[Model], source:
     if kind == "missing":
         return FieldError(path, "", "is missing; it must be given")
     if kind == "extra_forbidden":
-        parent = _find_model(model, location[:-1])
-        return FieldError(path, "", _unknown_field(str(location[-1]), _field_names(parent)))
+        parent = ".".join("[]" if isinstance(part, int) else part for part in location[:-1]).replace(".[]", "[]")
+        parent = parent if model is FineTuneJobSpec else parent.removeprefix("spec").removeprefix(".")
+        known = _field_names(_find_model(model, location[:-1]))
+        return FieldError(path, "", _unknown_field(str(location[-1]), known, parent))
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
-        return FieldError(path, _show(value), f'must be a decimal string; write it in quotes: "{value}"')
-    return FieldError(path, _show(value), _build_rule(kind, context, value, detail["msg"]))
+        return FieldError(path, wording.show_value(value), f'must be a decimal string; write it in quotes: "{value}"')
+    return FieldError(path, wording.show_value(value), _build_rule(kind, context, value, detail["msg"]))
 
 
 def _build_rule(kind: str, context: Mapping[str, object], value: object, fallback: str) -> str:
     """Say in words what must hold, from pydantic's error type and its context."""
     if kind == "string_pattern_mismatch":
-        return _PATTERN_RULES.get(str(context["pattern"]), f"must match {context['pattern']}")
+        return PATTERN_RULES.get(str(context["pattern"]), f"must match {context['pattern']}")
     if kind == "repeated":
         return f"must not repeat {context['name']}"
     if kind in ("enum", "literal_error"):
         allowed = [item.strip("'") for item in re.findall(r"'[^']*'", str(context["expected"]))]
-        return f"must be one of {', '.join(allowed)}" + _suggest(str(value), allowed)
+        return f"must be one of {', '.join(allowed)}" + wording.suggest(str(value), allowed, aliases.VALUES)
     return _RULES_BY_TYPE.get(kind, f"must be valid: {fallback}").format(**context)
 
 
-def _unknown_field(name: str, known: set[str]) -> str:
-    return "is not a known field; remove it" + _suggest(name, sorted(known))
+def _unknown_field(name: str, known: set[str], parent: str = "") -> str:
+    """Refuse a field; suggest one beside it, or the path of one elsewhere, by its own or another tool's name.
+
+    Args:
+        parent: path of the object the field stands in, below `spec`, list positions as `[]`.
+    """
+    folded = wording.fold_name(name)
+    meant = next((item for item in sorted(known) if wording.fold_name(item) == folded), None)
+    if meant is None:
+        path = aliases.FIELDS.get(folded) or _find_elsewhere(folded)
+        place, _, last = (path or "").rpartition(".")
+        meant = last if path and place == parent and last in known else f"spec.{path}" if path else None
+    meant = meant or wording.find_nearest(name, sorted(known))
+    return "is not a known field; " + (f"did you mean {meant}?" if meant else "remove it")
 
 
-def _suggest(text: str, known: list[str]) -> str:
-    by_lower_case = {item.lower(): item for item in known}
-    nearest = difflib.get_close_matches(text.lower(), list(by_lower_case), n=1)
-    return f"; did you mean {by_lower_case[nearest[0]]}?" if nearest else ""
+def _find_elsewhere(folded: str) -> str | None:
+    """Return the path of the one field of a spec that has this name; None where there are none or several."""
+    found = [path for path in build_field_paths() if wording.fold_name(path.rpartition(".")[2]) == folded]
+    return found[0] if len(found) == 1 else None
+
+
+def build_field_paths(model: type[Model] = FineTuneJobSpec, prefix: str = "") -> list[str]:
+    """Return the paths of all fields below a model, such as `data[].train.uri`."""
+    paths: list[str] = []
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{object_model.build_field_name(name)}"
+        paths.append(path)
+        below = next(_models_in(field.annotation), None)
+        if below is not None:
+            is_list = "list[" in str(field.annotation)
+            paths += build_field_paths(below, f"{path}[]." if is_list else f"{path}.")
+    return paths
 
 
 def _build_path(prefix: str, location: tuple[int | str, ...]) -> str:
     return prefix + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-
-
-def _show(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = str(value) if isinstance(value, str | int | float) else type(value).__name__
-    if text == "":
-        return '""'
-    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
 def _find_value(source: object, location: tuple[int | str, ...], otherwise: object) -> object:

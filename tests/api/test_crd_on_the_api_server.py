@@ -8,6 +8,7 @@ from typing import Any
 import operator_driver
 import pytest
 import yaml
+from field_ends import REFUSED, build_manifest
 from kubernetes.client import ApiException
 from malformed import MALFORMED, Malformed
 from manifests import REMOVED, Manifest, edit_manifest, make_manifest
@@ -40,9 +41,7 @@ def _refusals(error: ApiException) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.sentence)
 def test_a_malformed_object_is_refused_with_the_field_named(case: Malformed, client: Client, namespace: str) -> None:
-    manifest = edit_manifest(make_manifest(), case.path, case.value)
-    for path, value in case.also:
-        manifest = edit_manifest(manifest, path, value)
+    manifest = build_manifest(case)
     if case.server_accepts:
         created = _create(client, manifest, namespace)
         assert case.path.rsplit(".", 1)[-1] not in str(created["spec"])
@@ -53,15 +52,10 @@ def test_a_malformed_object_is_refused_with_the_field_named(case: Malformed, cli
 
 
 def test_every_rule_across_fields_is_broken_by_some_malformed_object() -> None:
-    broken = {error.message for case in MALFORMED for error in _validate(case)}
+    broken = {
+        error.message for case in (*MALFORMED, *REFUSED) for error in validation.validate_manifest(build_manifest(case))
+    }
     assert [rule.path for rule in rules.RULES if rule.message not in broken] == []
-
-
-def _validate(case: Malformed) -> list[validation.FieldError]:
-    manifest = edit_manifest(make_manifest(), case.path, case.value)
-    for path, value in case.also:
-        manifest = edit_manifest(manifest, path, value)
-    return validation.validate_manifest(manifest)
 
 
 def test_defaults_are_filled_in_and_the_status_waits_to_be_observed(client: Client, namespace: str) -> None:

@@ -2,17 +2,11 @@
 
 import pytest
 import yaml
+from field_ends import build_manifest
 from malformed import MALFORMED, Malformed
-from manifests import Manifest, edit_manifest, make_manifest
+from manifests import make_manifest
 
 from finetune_api import validation
-
-
-def _break(case: Malformed) -> Manifest:
-    manifest = edit_manifest(make_manifest(), case.path, case.value)
-    for path, value in case.also:
-        manifest = edit_manifest(manifest, path, value)
-    return manifest
 
 
 def test_the_valid_object_has_no_errors() -> None:
@@ -21,7 +15,7 @@ def test_the_valid_object_has_no_errors() -> None:
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.sentence)
 def test_a_malformed_object_is_refused_with_the_field_and_the_rule(case: Malformed) -> None:
-    errors = validation.validate_manifest(_break(case))
+    errors = validation.validate_manifest(build_manifest(case))
     assert [error.path for error in errors] == [case.want_path]
     assert case.want_text in errors[0].message
 
@@ -41,7 +35,7 @@ def test_all_errors_are_said_at_once_in_one_form() -> None:
         "begin with a letter and end with a letter or digit",
         "spec.method.lora.rank (0) must be greater than 0",
         'spec.training.learningRate (0.0002) must be a decimal string; write it in quotes: "0.0002"',
-        "spec.training.bachSize is not a known field; remove it; did you mean batchSize?",
+        "spec.training.bachSize is not a known field; did you mean batchSize?",
         "spec.method.quantization (Int8) must be None unless method.kind is LoRA: only a frozen base can be quantized",
         "spec.training.maxSteps (3) must be absent where epochs is given; keep one of the two",
     ]
@@ -51,7 +45,7 @@ def test_all_errors_are_said_at_once_in_one_form() -> None:
     ("document", "want"),
     [
         (None, ["document (null) must be an object of kind FineTuneJob"]),
-        ([], ["document (list) must be an object of kind FineTuneJob"]),
+        ([], ["document (a list) must be an object of kind FineTuneJob"]),
         (
             {},
             [
@@ -62,7 +56,7 @@ def test_all_errors_are_said_at_once_in_one_form() -> None:
             ],
         ),
         ({**make_manifest(), "spec": 5}, ["spec (5) must be an object"]),
-        ({**make_manifest(), "spek": {}}, ["spek is not a known field; remove it; did you mean spec?"]),
+        ({**make_manifest(), "spek": {}}, ["spek is not a known field; did you mean spec?"]),
         ({**make_manifest(), "kind": "FinetuneJob"}, ["kind (FinetuneJob) must be FineTuneJob"]),
     ],
     ids=["nothing", "a list", "an empty object", "a spec that is a number", "an unknown top field", "a misspelt kind"],

@@ -26,7 +26,7 @@ RELEASES: dict[str, dict[str, Any]] = {
     "the defaults": {},
     "short lists": {
         "allowedImages": ["registry.example.com/team/*", "other.example.com/*:1"],
-        "allowedPriorityClasses": ["batch-*", "system-*"],
+        "allowedPriorityClasses": ["batch-*"],
         "allowedRuntimeClasses": ["nvidia"],
         "allowedServiceAccounts": ["trainer"],
         "allowedSecrets": ["s3-*"],
@@ -40,7 +40,7 @@ SETTINGS = {
     "short lists": Settings(
         trainer_image=REQUIRED["trainer"]["image"],
         allowed_images=("registry.example.com/team/*", "other.example.com/*:1"),
-        allowed_priority_classes=("batch-*", "system-*"),
+        allowed_priority_classes=("batch-*",),
         allowed_runtime_classes=("nvidia",),
         allowed_service_accounts=("trainer",),
         allowed_secrets=("s3-*",),
@@ -56,7 +56,6 @@ JOBS: list[tuple[str, Any]] = [
     ("trainer.image", "registry.example.com:5000/team/x:1"),
     ("trainer.image", "other.example.com/x:1"),
     ("trainer.image", "other.example.com/x:1@sha256:" + "a" * 64),
-    ("placement.priorityClassName", "system-node-critical"),
     ("placement.priorityClassName", "batch-low"),
     ("placement.priorityClassName", "high"),
     ("placement.runtimeClassName", "nvidia"),
@@ -140,7 +139,7 @@ def _render_policy(name: str, namespace: str) -> list[Manifest]:
 
 
 def _probe(client: Client, name: str, namespace: str) -> None:
-    manifest = make_manifest("probe", namespace, spec__placement__priorityClassName="system-probe")
+    manifest = make_manifest("probe", namespace, spec__placement__priorityClassName="probe")
     found = _create(client, manifest)
     if found != _find_refusals(name, manifest):
         raise waiting.NotYetError(found)
@@ -181,7 +180,7 @@ def test_the_policy_refuses_what_the_operator_would_refuse_in_its_words(
 def test_all_that_a_job_may_not_name_is_said_at_once(client: Client, namespaces: dict[str, str]) -> None:
     edits = {
         "spec.trainer": {"image": "evil.example.com/x", "env": [{"name": "OPENSSL_CONF", "value": "/scratch/x"}]},
-        "spec.placement": {"priorityClassName": "system-a", "runtimeClassName": "runc", "serviceAccountName": "admin"},
+        "spec.placement": {"priorityClassName": "high", "runtimeClassName": "runc", "serviceAccountName": "admin"},
         "spec.storage": {"secretName": "root", "endpointURL": "http://127.0.0.1:9000"},
     }
     manifest = make_manifest("everything", namespaces["short lists"], **edits)

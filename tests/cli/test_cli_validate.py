@@ -24,7 +24,7 @@ BROKEN = (Path(__file__).parent / "broken.yaml").read_text()
 BROKEN_ERRORS = (
     (5, "spec.output is missing; it must be given"),
     (12, 'spec.training.learningRate (2e-4) must be a decimal string; write it in quotes: "2e-4"'),
-    (13, "spec.training.bachSize is not a known field; remove it; did you mean batchSize?"),
+    (13, "spec.training.bachSize is not a known field; did you mean batchSize?"),
     (16, "spec.method.lora.rank (0) must be greater than 0"),
 )
 OTHER = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n"
@@ -174,7 +174,7 @@ def test_workflow_commands_point_at_file_and_line_and_are_escaped(tmp_path: Path
     place = str(file).replace(",", "%2C").replace(":", "%3A")
     wanted = [
         *(f"::error file={place},line={line},title=FineTuneJob::{text}" for line, text in BROKEN_ERRORS[:3]),
-        f"::error file={place},line=16,title=FineTuneJob::spec.method.lora.rank (50%25%0A::x) must be a whole number",
+        f'::error file={place},line=16,title=FineTuneJob::spec.method.lora.rank ("50%25\\n::x") must be a whole number',
         "1 FineTuneJob checked: 0 valid, 1 invalid, 4 errors",
     ]
     assert (result.exit_code, result.stdout.splitlines()) == (1, wanted)
@@ -183,7 +183,9 @@ def test_workflow_commands_point_at_file_and_line_and_are_escaped(tmp_path: Path
 def test_control_characters_of_a_file_never_reach_the_terminal(tmp_path: Path) -> None:
     file = _write(tmp_path / "job.yaml", BROKEN.replace("rank: 0", 'rank: "\\e[31mred\\a"'))
     result = _run("validate", file)
-    assert f"{file}:16: spec.method.lora.rank (\\x1b[31mred\\x07) must be a whole number" in result.stdout.splitlines()
+    assert (
+        f'{file}:16: spec.method.lora.rank ("\\x1b[31mred\\x07") must be a whole number' in result.stdout.splitlines()
+    )
     assert "\x1b" not in result.stdout
 
 

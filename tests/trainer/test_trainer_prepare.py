@@ -180,11 +180,11 @@ def test_a_few_rows_of_test_in_train_are_a_warning(stage: PrepareStage) -> None:
 
 
 def test_memory_that_will_not_do_is_a_warning(stage: PrepareStage) -> None:
-    message = stage.run(stage.build(resources={"gpus": 0, "memory": "64Mi"}))
+    message = stage.run(stage.build(resources={"gpus": 0, "memory": "512Mi"}))
     assert message.memory is not None
     assert int(message.resolved["microBatchTokens"]) < 32, "the longest row"
     assert [warning.partition(":")[0] for warning in message.warnings] == [
-        "spec.resources.memory (64Mi) may be too small"
+        "spec.resources.memory (512Mi) may be too small"
     ]
 
 

@@ -215,13 +215,13 @@ BAD_INPUTS = [
     pytest.param(
         lambda stage: {"training": {"batchSize": 2}, "resources": {"gpus": 3}},
         ConfigError,
-        ["spec.training.batchSize (2) must be at least spec.resources.gpus (3)"],
+        ["spec.training.batchSize (2) must be at least resources.gpus: each GPU takes samples"],
         id="a batch too small to be shared",
     ),
     pytest.param(
         lambda stage: {"split": {"validation": "0"}, "training": {"maxLength": 32, "earlyStopping": {"patience": 2}}},
         ConfigError,
-        ["spec.training.earlyStopping must have validation rows", "spec.split.validation (0) leaves none"],
+        ["spec.training.earlyStopping (given) must be absent where split.validation is 0"],
         id="early stopping without validation rows",
     ),
 ]

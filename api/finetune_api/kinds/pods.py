@@ -6,15 +6,17 @@ from pydantic import Field
 
 from finetune_api.kinds.field_types import (
     ENV_NAME_PATTERN,
+    IMAGE_PATTERN,
     LABEL_KEY_PATTERN,
     LABEL_VALUE_PATTERN,
     OPTIONAL_NAME_PATTERN,
+    PRINTABLE_PATTERN,
+    RESOURCE_PATTERN,
     Name,
-    Text,
     Unique,
 )
 from finetune_api.kinds.object_model import Model
-from finetune_api.quantities import Quantity
+from finetune_api.quantities import BytesQuantity, CpuQuantity
 
 
 class Resources(Model):
@@ -22,13 +24,13 @@ class Resources(Model):
     """gpus per node. 0 trains on the CPU."""
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
     """nodes the training runs on."""
-    cpu: Quantity = "4"
-    """cpu cores of the train pod, as a Kubernetes quantity."""
-    memory: Quantity = "16Gi"
-    """memory of the train pod, as a Kubernetes quantity."""
-    scratch: Quantity = "50Gi"
-    """scratch is the local disk for model, data and checkpoints."""
-    gpu_resource: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")] = "nvidia.com/gpu"
+    cpu: CpuQuantity = "4"
+    """cpu cores of the train pod, as a Kubernetes quantity, from 100m."""
+    memory: BytesQuantity = "16Gi"
+    """memory of the train pod, as a Kubernetes quantity, from 512Mi."""
+    scratch: BytesQuantity = "50Gi"
+    """scratch is the local disk for model, data and checkpoints, from 256Mi."""
+    gpu_resource: Annotated[str, Field(max_length=128, pattern=RESOURCE_PATTERN)] = "nvidia.com/gpu"
     """gpuResource is the extended resource that counts GPUs."""
 
 
@@ -65,7 +67,7 @@ class Placement(Model):
 class EnvVar(Model):
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=ENV_NAME_PATTERN)]
     """name of the variable; names that look like secrets are refused."""
-    value: Text = ""
+    value: Annotated[str, Field(max_length=4096, pattern=PRINTABLE_PATTERN)] = ""
     """value as plain text, readable by everybody who may read the job."""
 
 
@@ -75,7 +77,7 @@ class LocalObjectReference(Model):
 
 
 class Trainer(Model):
-    image: Annotated[str, Field(max_length=512, pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/@-]*)?$")] = ""
+    image: Annotated[str, Field(max_length=512, pattern=IMAGE_PATTERN)] = ""
     """image of the trainer, from the operator's allow-list. Empty: the operator's default."""
     image_pull_secrets: Annotated[list[LocalObjectReference], Unique] = Field(
         default=[],

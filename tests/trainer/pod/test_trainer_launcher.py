@@ -90,7 +90,7 @@ BAD_RUNS = {
     "a misspelt field is named with its neighbour": (
         with_spec(training={"epoch": "2"}),
         "InvalidSpec",
-        "spec.training.epoch is not a known field; remove it; did you mean epochs?",
+        "spec.training.epoch is not a known field; did you mean epochs?",
     ),
     "all wrong fields are reported at once": (
         with_spec(training={"batchSize": 0, "learningRate": 0.1}),

@@ -102,11 +102,6 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
 
 def _check_spec(spec: FineTuneJobSpec) -> None:
     errors = [str(error) for error in validation.validate_spec(spec)]
-    if spec.training.batch_size < spec.resources.gpus:
-        errors.append(
-            f"spec.training.batchSize ({spec.training.batch_size}) must be at least spec.resources.gpus"
-            f" ({spec.resources.gpus}): each takes samples of every step"
-        )
     if errors:
         raise ConfigError("; ".join(errors), "correct the fields named; a changed run is a new FineTuneJob.")
 
@@ -212,19 +207,9 @@ def prepare_rows(
 
 
 def _check_validation(spec: FineTuneJobSpec, num_rows: int) -> list[str]:
-    """Warn when there are no rows to choose the weights by.
-
-    Raises:
-        ConfigError: they are also what decides when to stop.
-    """
+    """Warn when there are no rows to choose the weights by."""
     if num_rows:
         return []
-    if spec.training.early_stopping is not None:
-        raise ConfigError(
-            "spec.training.earlyStopping must have validation rows to go by; spec.split.validation"
-            f" ({spec.split.validation}) leaves none and spec.data[0].validation is not given",
-            "set spec.split.validation or spec.data[0].validation, or leave earlyStopping out.",
-        )
     return [
         f"spec.split.validation ({spec.split.validation}): without validation rows the best weights can't be told; the"
         " last ones are published"

@@ -13,6 +13,7 @@ from pydantic import Field
 from finetune_api.kinds.field_types import (
     COLUMN_PATTERN,
     LABEL_PATTERN,
+    MODULE_PATTERN,
     SHA256_PATTERN,
     ModelUri,
     S3Uri,
@@ -22,7 +23,7 @@ from finetune_api.kinds.field_types import (
 from finetune_api.kinds.object_model import Model
 from finetune_api.kinds.pods import Placement, Resources, Trainer
 from finetune_api.kinds.storage import Storage
-from finetune_api.quantities import DecimalString, FractionString, PositiveDecimalString
+from finetune_api.quantities import BelowOneString, DecimalString, FractionString, PositiveDecimalString
 
 
 class Task(StrEnum):
@@ -125,10 +126,10 @@ class Lora(Model):
     """rank of the update matrices."""
     alpha: Annotated[int, Field(gt=0, le=4096)] = 16
     """alpha scales the update by alpha / rank."""
-    dropout: FractionString = "0.05"
-    """dropout before the update matrices, in training only."""
+    dropout: BelowOneString = "0.05"
+    """dropout before the update matrices, in training only; below 1."""
     target_modules: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]],
+        list[Annotated[str, Field(min_length=1, max_length=128, pattern=MODULE_PATTERN)]],
         Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
         Unique,
     ] = ["all-linear"]
@@ -166,7 +167,7 @@ class Training(Model):
     """learningRate at its highest. Absent: chosen by the method and shown in status.resolved."""
     scheduler: Scheduler = Scheduler.LINEAR
     """scheduler of the learning rate, by its transformers name."""
-    warmup_fraction: FractionString = "0.03"
+    warmup_fraction: BelowOneString = "0.03"
     """warmupFraction is the share of steps in which the learning rate rises from 0."""
     weight_decay: FractionString = "0.01"
     """weightDecay of AdamW."""
@@ -188,7 +189,7 @@ class Evaluation(Model):
     """every says when the validation rows are evaluated: Epoch, Steps (everySteps) or End."""
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """everySteps is the number of optimizer steps between evaluations; with every: Steps only."""
-    best_metric: Annotated[str, Field(max_length=64, pattern=r"^([a-z][a-z0-9_]*)?$")] = ""
+    best_metric: Annotated[str, Field(max_length=64)] = ""
     """bestMetric decides which checkpoint is kept; its direction is known. Empty: the task's own."""
     compare_with_base: bool = True
     """compareWithBase evaluates the base model on the same rows as the tuned one."""

@@ -1,0 +1,57 @@
+"""Every field's ends and neighbours on a real API server: the verdict of `finetune validate`, in the same words."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import operator_driver
+import pytest
+from field_ends import ACCEPTED, REFUSED, Accepted, build_manifest
+from kubernetes.client import ApiException
+from malformed import Malformed
+
+from finetune_api import rules, validation
+from finetune_devcluster import api_client
+from finetune_devcluster.api_client import Client
+
+pytestmark = pytest.mark.contract
+
+OUR_WORDS = {*validation.PATTERN_RULES.values(), *(rule.message for rule in rules.RULES)}
+"""What the API server says as we do; lengths, ranges, enumerations and types it refuses in its own words."""
+
+
+@pytest.fixture(scope="module")
+def client(control_plane: Any) -> Iterator[Client]:
+    """A client of an API server that knows the CRD; nothing stays behind in the namespace `default`."""
+    with api_client.connect(control_plane.kubeconfig) as client:
+        operator_driver.install_crd(client)
+        yield client
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.sentence)
+def test_what_is_accepted_offline_is_accepted_by_the_api_server(case: Accepted, client: Client) -> None:
+    created = client.create(build_manifest(case))
+    client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "default")
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.sentence)
+def test_what_is_refused_offline_is_refused_by_the_api_server_in_the_same_words(
+    case: Malformed, client: Client
+) -> None:
+    manifest = build_manifest(case)
+    (error,) = validation.validate_manifest(manifest)
+    with pytest.raises(ApiException) as caught:
+        client.create(manifest)
+    causes = json.loads(caught.value.body)["details"].get("causes", [])
+    refusals = [(_spell(cause.get("field", "")), cause.get("message", "")) for cause in causes]
+    named = [text for field, text in refusals if error.path.startswith(field) and field.count(".") > 0]
+    assert named, (error, refusals)
+    if error.message in OUR_WORDS:
+        assert len(refusals) == 1, refusals
+        assert error.message in named[0]
+
+
+def _spell(field: str) -> str:
+    """Write `nodeSelector[pool]` as the product does: `nodeSelector.pool`."""
+    return re.sub(r"\[([^\]0-9][^\]]*)\]", r".\1", field)
