@@ -98,7 +98,7 @@ TRAINER_S3_REQUESTS_TOTAL = Series(
 TRAINER_S3_BYTES_TOTAL = Series(
     "finetune_trainer_s3_bytes_total", "counter", "Bytes moved from and to S3.", ("direction",)
 )
-TRAINER_S3_RETRIES_TOTAL = Series("finetune_trainer_s3_retries_total", "counter", "Requests to S3 that were repeated.")
+TRAINER_S3_RETRIES_TOTAL = Series("finetune_trainer_s3_retries_total", "counter", "Requests to S3 that boto repeated.")
 TRAINER_GPU_MEMORY = Series(
     "finetune_trainer_gpu_memory_bytes", "gauge", "GPU memory by kind: allocated, reserved, peak.", ("device", "kind")
 )

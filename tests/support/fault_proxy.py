@@ -9,6 +9,7 @@ import http.client
 import http.server
 import os
 import socket
+import ssl
 import struct
 import threading
 import urllib.parse
@@ -26,10 +27,12 @@ class Fault:
         status: answer this instead of asking the server; 0: ask it.
         is_late: let the server do what it is asked before `status` is answered.
         code: of the error in the answer's XML.
+        detail: more XML of the error.
         body_bytes: let so many bytes of the body through, then break off.
         after: requests of the method that pass first.
         is_reset: break off with a TCP reset instead of an orderly end.
         signal: send this process a signal before the answer.
+        silence: answer nothing until this is set.
         headers: of the answer, instead of the server's.
         flipped_byte: change the byte at this place of the body, of the request where that has one; -1: none.
     """
@@ -39,10 +42,12 @@ class Fault:
     status: int = 0
     is_late: bool = False
     code: str = ""
+    detail: str = ""
     body_bytes: int = -1
     after: int = 0
     is_reset: bool = False
     signal: int = 0
+    silence: threading.Event | None = None
     headers: dict[str, str] = field(default_factory=dict)
     flipped_byte: int = -1
 
@@ -73,8 +78,8 @@ class FaultProxy:
 
 
 @contextlib.contextmanager
-def start_fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    """Run a proxy on a free port of loopback."""
+def start_fault_proxy(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[FaultProxy]:
+    """Run a proxy on a free port of loopback, which speaks TLS where it is given a context."""
     proxy = FaultProxy(upstream)
 
     class Handler(_Handler):
@@ -82,7 +87,9 @@ def start_fault_proxy(upstream: str) -> Iterator[FaultProxy]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    proxy.endpoint_url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    proxy.endpoint_url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -119,6 +126,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = self.state.take(self.command)
         if fault is not None and fault.signal:
             os.kill(os.getpid(), fault.signal)
+        if fault is not None and fault.silence:
+            fault.silence.wait()
         if fault is not None and fault.status and not fault.is_late:
             self._refuse(fault)
             return
@@ -154,7 +163,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _refuse(self, fault: Fault) -> None:
-        content = f"<Error><Code>{fault.code}</Code><Message>made by the test</Message></Error>".encode()
+        content = f"<Error><Code>{fault.code}</Code><Message>made by the test</Message>{fault.detail}</Error>".encode()
         content = b"" if self.command == "HEAD" or fault.status < 400 else content
         self.send_response(fault.status)
         self.send_header("Content-Length", str(len(content)))

@@ -42,6 +42,7 @@ class PrepareBench:
         self.server = server
         self.monkeypatch = monkeypatch
         self.endpoint_url: str = server.endpoint_url
+        self.style = AddressingStyle.PATH
         self.client = _connect(server)
         self.bucket = BUCKET
         self.folder = f"bench-{next(_numbers)}/"
@@ -58,7 +59,7 @@ class PrepareBench:
 
     @property
     def storage(self) -> Storage:
-        return Storage(endpoint_url=self.endpoint_url, addressing_style=AddressingStyle.PATH)
+        return Storage(endpoint_url=self.endpoint_url, addressing_style=self.style)
 
     def address(self, key: str) -> S3Address:
         return S3Address(self.bucket, self.folder + key)

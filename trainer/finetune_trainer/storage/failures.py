@@ -1,12 +1,15 @@
-"""What an answer of the store, or none, means: boto's exceptions as classes of `finetune_api.errors`.
+"""What an answer of the store, or none, means: exceptions of boto and obstore as classes of `finetune_api.errors`.
 
-Classified by exception type first, then by the code of the answer. Final or retried is decided by the class. Messages
-name the address; they never hold keys, tokens or signed URLs.
+Classified by the code of the answer, then by its status; where none came, by what boto or obstore says instead. Final
+or retried is decided by the class. Messages name the address and the host; they never hold keys, tokens, signed URLs,
+or what the store wrote, which may repeat a token.
 """
 
+import re
 from dataclasses import dataclass
 
 from botocore import exceptions
+from obstore.exceptions import BaseError
 
 from finetune_api.errors import (
     AccessDenied,
@@ -17,8 +20,11 @@ from finetune_api.errors import (
     StorageUnavailable,
 )
 
-S3Error = (exceptions.BotoCoreError, exceptions.ClientError)
-"""What boto raises; catch this, then call `classify`."""
+CREDENTIAL_ERRORS = (exceptions.CredentialRetrievalError, exceptions.TokenRetrievalError)
+TransferError = (BaseError, FileNotFoundError, FileExistsError)
+"""What obstore raises: beside its own, two of Python's."""
+S3Error = (exceptions.BotoCoreError, exceptions.ClientError, *TransferError)
+"""What boto and obstore raise; catch this, then call `classify`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class _Meaning:
     error: type[FineTuneError]
     rule: str
     remedy: str
+    may_be_style: bool = False
+    """Whether a bucket that is put in front of the wrong host is answered so."""
 
 
 # Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; bare numbers come from HEAD requests.
@@ -40,6 +48,7 @@ _MEANINGS = (
         ReferenceNotFound,
         "must exist",
         "correct the bucket's name or create the bucket.",
+        may_be_style=True,
     ),
     _Meaning(
         frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchUpload", "NotFound"}),
@@ -63,9 +72,15 @@ _MEANINGS = (
         "correct spec.storage.region, endpointURL or addressingStyle.",
     ),
     _Meaning(
-        frozenset(
-            {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled", "AccountProblem"}
-        ),
+        frozenset({"SignatureDoesNotMatch"}),
+        (),
+        AccessDenied,
+        "must be open to the run's credentials",
+        "check the secret key and spec.storage.region.",
+        may_be_style=True,
+    ),
+    _Meaning(
+        frozenset({"AccessDenied", "InvalidAccessKeyId", "AllAccessDisabled", "AccountProblem"}),
         (401, 403),
         AccessDenied,
         "must be open to the run's credentials",
@@ -93,62 +108,102 @@ _MEANINGS = (
         (),
         StorageUnavailable,
         "must arrive as it was sent",
-        "the run is tried again; look at what lies between the pod and the store.",
+        "look at what lies between the pod and the store.",
     ),
     _Meaning(
         frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}),
         (429, *range(500, 600)),
         StorageUnavailable,
         "must be served, also after the request was repeated",
-        "the run is tried again; look at the store's health.",
+        "look at the store's health.",
     ),
 )
 
-# The last line matches everything.
-_NO_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[FineTuneError], str, str], ...] = (
+_NO_WORDS = "\0"
+# Where no answer came: what boto raises, or words of obstore's message. The last line matches everything.
+_NO_ANSWER: tuple[tuple[tuple[type[Exception], ...], str, type[FineTuneError], str, str], ...] = (
     (
         (exceptions.NoCredentialsError, exceptions.PartialCredentialsError),
+        _NO_WORDS,
         AccessDenied,
         "must be reached with credentials, and the pod has none",
         "name a Secret in spec.storage.secretName, or give the pod's service account an identity.",
     ),
     (
-        (exceptions.CredentialRetrievalError, exceptions.TokenRetrievalError),
+        CREDENTIAL_ERRORS,
+        "External AWS credential provider",
         AccessDenied,
         "must be reached with credentials, and the pod's identity gave none",
         "check the role of the pod's service account.",
     ),
     (
         (exceptions.ParamValidationError,),
+        _NO_WORDS,
         ConfigError,
         "must be a valid address",
         "correct the bucket's name or the key.",
     ),
     (
+        (),
+        "without LOCATION",
+        ConfigError,
+        "must lie in the region and behind the endpoint of spec.storage",
+        "correct spec.storage.region, endpointURL or addressingStyle.",
+    ),
+    (
+        (),
+        "non-partial response",
+        ConfigError,
+        "must be served in parts, and the whole object came",
+        "use a store that knows the header Range.",
+    ),
+    (
+        (),
+        "CaUsedAsEndEntity",
+        ConfigError,
+        "must be served with a certificate that an authority issued; this one has signed itself",
+        "issue one for the host with an authority of your own, and name that one's bundle by AWS_CA_BUNDLE.",
+    ),
+    (
         (exceptions.SSLError,),
+        "InvalidCertificate",
         StorageUnavailable,
         "must be served over a TLS connection that can be verified",
         "check spec.storage.endpointURL; a private authority's bundle is named by AWS_CA_BUNDLE.",
     ),
     (
         (Exception,),
+        _NO_WORDS,
         StorageUnavailable,
         "must be served, and no whole answer came",
-        "check spec.storage.endpointURL, network policies and the store itself; the run is tried again.",
+        "check spec.storage.endpointURL, network policies and the store itself.",
     ),
 )
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_METHOD = re.compile(r"Error performing ([A-Z]+) ")
+_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
 
-def get_code(error: Exception) -> str:
-    """Return the store's code for an error, `""` where no answer came."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of an answer; 0 and empty where none came."""
+
+    status: int = 0
+    code: str = ""
+    method: str = ""
+
+
+def read_answer(error: Exception) -> Answer:
+    """Return what the store answered, as boto or obstore tells it."""
     response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def get_status(error: Exception) -> int:
-    """Return the HTTP status of an error, 0 where no answer came."""
-    response = getattr(error, "response", None)
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(response, dict) else 0
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return Answer(int(status), str(response.get("Error", {}).get("Code", "")))
+    if isinstance(error, TransferError):
+        # obstore's exceptions have no attributes; their text holds the status and the body of the answer.
+        return Answer(int(_find(_STATUS, error) or "0"), _find(_CODE, error), _find(_METHOD, error))
+    return Answer()
 
 
 def count_retries(response: object) -> int:
@@ -157,29 +212,42 @@ def count_retries(response: object) -> int:
     return int(metadata.get("RetryAttempts", 0))
 
 
-def classify(error: Exception, address: str, endpoint: str) -> FineTuneError:
-    """Turn an exception of boto into ours; return ours as they are.
+def classify(error: Exception, address: str, host: str, style_hint: str = "") -> FineTuneError:
+    """Turn an exception of boto or obstore into ours; return ours as they are.
 
     Args:
         error: what was raised.
         address: the `s3://` address that was asked for.
-        endpoint: the endpoint as the user knows it, or `AWS`.
+        host: where the request went, or `AWS`.
+        style_hint: a sentence about the addressing style, where it may be the cause; else empty.
     """
     if isinstance(error, FineTuneError):
         return error
-    if isinstance(error, exceptions.ClientError):
-        return _classify_answer(error, address, endpoint)
-    _, error_class, rule, remedy = next(line for line in _NO_ANSWER if isinstance(error, line[0]))
-    return error_class(f"{address} {rule} ({endpoint}: {type(error).__name__})", remedy)
+    answer = read_answer(error)
+    if answer.status:
+        return _classify_answer(answer, address, host, style_hint)
+    text = str(error) if isinstance(error, TransferError) else ""
+    kind, rule, remedy = next(line[2:] for line in _NO_ANSWER if isinstance(error, line[0]) or line[1] in text)
+    seen = _find(_KIND, error) or type(error).__name__
+    if kind is StorageUnavailable and style_hint:
+        remedy = f"{remedy} {style_hint}"
+    return kind(f"{address} {rule} ({host}: {seen})", remedy)
 
 
-def _classify_answer(error: exceptions.ClientError, address: str, endpoint: str) -> FineTuneError:
-    code, status = get_code(error), get_status(error)
-    seen = f"({endpoint} answered {status}{'' if code in ('', str(status)) else f' {code}'})"
+def _classify_answer(answer: Answer, address: str, host: str, style_hint: str) -> FineTuneError:
+    code, status = answer.code, answer.status
+    method = f" to {answer.method}" if answer.method else ""
+    seen = f"({host} answered {status}{'' if code in ('', str(status)) else f' {code}'}{method})"
     # A code says more than a status: 400 and 403 stand for many things.
     for known in (
         *(meaning for meaning in _MEANINGS if code in meaning.codes),
         *(meaning for meaning in _MEANINGS if status in meaning.statuses),
     ):
-        return known.error(f"{address} {known.rule} {seen}", known.remedy)
+        remedy = f"{known.remedy} {style_hint}" if known.may_be_style and style_hint else known.remedy
+        return known.error(f"{address} {known.rule} {seen}", remedy)
     return FineTuneError(f"{address} got an answer that is not known here {seen}", "look at the store's own log.")
+
+
+def _find(pattern: re.Pattern[str], error: Exception) -> str:
+    match = pattern.search(str(error))
+    return match.group(1) if match else ""

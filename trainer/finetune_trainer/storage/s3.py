@@ -1,13 +1,15 @@
-"""`S3Store`: the store of a run in the cluster. The bodies of objects move in `download` and `upload`."""
+"""`S3Store`: the store of a run in the cluster. Questions and small objects go through boto, files through obstore."""
 
 import functools
+import random
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune_api.artifacts import FileEntry, S3Address
 from finetune_api.errors import ConfigError, StorageUnavailable
 from finetune_api.kinds.storage import Storage
-from finetune_trainer.storage import body, download, failures, objects, transfer, upload
+from finetune_trainer.storage import failures, fetch, objects, upload
 from finetune_trainer.storage.connection import Connection
 from finetune_trainer.storage.listing import Item, RemoteFile
 from finetune_trainer.storage.store import Progress, Store
@@ -15,6 +17,7 @@ from finetune_trainer.telemetry import prometheus
 
 _CONFLICT_TRIES = 5
 """Tries of a conditional put that is answered 409: another one is under way (a choice)."""
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class S3Store(Store):
@@ -37,7 +40,7 @@ class S3Store(Store):
         return objects.iterate_items(self._connection, prefix)
 
     def fetch_files(self, files: Sequence[RemoteFile], root: Path, progress: Progress | None = None) -> list[FileEntry]:
-        return download.fetch_files(self._connection, files, root, progress)
+        return fetch.fetch_files(self._connection, files, root, progress)
 
     def upload_folder(self, root: Path, address: S3Address, progress: Progress | None = None) -> list[FileEntry]:
         return upload.upload_folder(self._connection, root, address, progress)
@@ -50,14 +53,14 @@ class S3Store(Store):
         prometheus.record_s3_bytes("out", len(content))
 
     def put_if_absent(self, address: S3Address, content: bytes) -> bool:
-        for attempt in range(_CONFLICT_TRIES):
+        for _ in range(_CONFLICT_TRIES):
             written = self._connection.call("PutObject", address, functools.partial(self._put_once, address, content))
             if written is not None:
                 prometheus.record_s3_bytes("out", len(content) if written else 0)
                 return written
-            transfer.pause(attempt)
+            time.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter is no secret
         raise StorageUnavailable(
-            f"{address}: {_CONFLICT_TRIES} conditional writes in a row met another one", "the run is tried again."
+            f"{address}: {_CONFLICT_TRIES} conditional writes in a row met another one", "look for another writer."
         )
 
     def _put_once(self, address: S3Address, content: bytes) -> bool | None:
@@ -67,7 +70,7 @@ class S3Store(Store):
             client.put_object(Bucket=address.bucket, Key=address.key, Body=content, IfNoneMatch="*")
         except failures.S3Error as error:
             # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-            match failures.get_status(error):
+            match failures.read_answer(error).status:
                 case 412:
                     return False
                 case 409:
@@ -81,7 +84,7 @@ class S3Store(Store):
         return True
 
     def read_range(self, file: RemoteFile, offset: int, length: int) -> bytes:
-        return body.read_range(self._connection, file, offset, length)
+        return fetch.read_range(self._connection, file, offset, length)
 
     def delete(self, address: S3Address) -> None:
         client = self._connection.client

@@ -1,28 +1,32 @@
-"""Uploads: small files whole, large ones in parts, all over one set of connections; what arrived is checked.
+"""Uploads: small files with one request, large ones in parts that obstore sends; what arrived is checked."""
 
-A small file is proven by its MD5: sent along, so that the store refuses a body that differs, and compared with the
-ETag. A store whose ETags are no MD5 is asked for the size instead, as after an upload in parts.
-"""
-
-import base64
-import functools
+import asyncio
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import obstore
+
 from finetune_api.artifacts import FileEntry, S3Address
-from finetune_trainer.storage import objects, rooted, transfer
-from finetune_trainer.storage.connection import MAX_WORKERS, Connection
-from finetune_trainer.storage.multipart import PART_BYTES, MultipartUpload
+from finetune_api.errors import DataError, StorageUnavailable
+from finetune_trainer.storage import failures, objects, rooted
+from finetune_trainer.storage.connection import Connection
+from finetune_trainer.storage.fetch import read_range
 from finetune_trainer.storage.store import Progress
-from finetune_trainer.telemetry import prometheus
+from finetune_trainer.storage.transfer import PART_BYTES, Transfer
+
+logger = logging.getLogger(__name__)
+
+_MAX_PARTS = 10_000
+"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
 
 
 @dataclass(frozen=True, slots=True)
-class _LocalFile:
+class LocalFile:
+    """A file and where it goes."""
+
     path: Path
     name: str
     address: S3Address
@@ -33,84 +37,89 @@ def upload_folder(connection: Connection, root: Path, address: S3Address, progre
     """Upload the files of a folder; see `Store.upload_folder`.
 
     Raises:
-        FineTuneError: as the store answers; StorageUnavailable when another size arrived; DataError for a file that
+        FineTuneError: as the store answers; StorageUnavailable when something else arrived; DataError for a file that
             changed, a link or a name keys can't have.
     """
     files = [
-        _LocalFile(root / name, name, address.join(name), (root / name).stat().st_size)
+        LocalFile(root / name, name, address.join(name), (root / name).stat().st_size)
         for name in rooted.list_regular_files(root)
     ]
-    return _Upload(connection, files, progress).run()
+    begun: set[S3Address] = set()
+
+    async def upload_all() -> list[FileEntry]:
+        transfer = Transfer(connection, (file.size for file in files), progress)
+        return await transfer.run(_upload(transfer, file, begun) for file in files)
+
+    try:
+        return asyncio.run(upload_all())
+    finally:
+        for target in begun:
+            objects.abort_uploads(connection, target)
 
 
-class _Upload:
-    """One call of `upload_folder`."""
-
-    def __init__(self, connection: Connection, files: Sequence[_LocalFile], progress: Progress | None) -> None:
-        self._connection = connection
-        self._files = files
-        self._progress = progress
-        self._entries: dict[str, FileEntry | Future[FileEntry]] = {}
-        self._multiparts: list[MultipartUpload] = []
-
-    def run(self) -> list[FileEntry]:
-        """Send everything; the first failure, or an interruption, stops the others and is raised."""
-        # The digest of a large file is of the whole, those in the signatures of its parts are not: one more reading.
-        hashers = ThreadPoolExecutor(os.cpu_count())
-        try:
-            jobs = [job for file in self._files for job in self._plan(file, hashers)]
-            self._run_all(jobs)
-            return [self._get_entry(file) for file in self._files]
-        finally:
-            hashers.shutdown(cancel_futures=True)
-            for multipart in self._multiparts:
-                multipart.abort()
-
-    def _get_entry(self, file: _LocalFile) -> FileEntry:
-        entry = self._entries[file.name]
-        if isinstance(entry, Future):
-            entry = entry.result()
-        if entry.size != file.size:
-            raise transfer.build_changed_error(file.path)
-        return entry
-
-    def _plan(self, file: _LocalFile, hashers: ThreadPoolExecutor) -> list[Callable[[], int]]:
+async def _upload(transfer: Transfer, file: LocalFile, begun: set[S3Address]) -> FileEntry:
+    async with transfer.limit(file.size):
         if file.size <= PART_BYTES:
-            return [functools.partial(self._send_whole, file)]
-        self._entries[file.name] = hashers.submit(transfer.build_entry, file.path, file.name)
-        multipart = MultipartUpload(self._connection, file.path, file.address, file.size)
-        self._multiparts.append(multipart)
-        return [functools.partial(multipart.send, index) for index in range(multipart.num_parts)]
+            entry = await _upload_whole(transfer, file)
+        else:
+            begun.add(file.address)
+            entry = await _upload_parts(transfer, file)
+            begun.remove(file.address)
+    if not entry.size == file.size == file.path.stat().st_size:
+        raise DataError(f"file ({file.name!r}) must not change while it is uploaded", "start the job again.")
+    transfer.count("out", file.size)
+    return entry
 
-    def _run_all(self, jobs: Sequence[Callable[[], int]]) -> None:
-        with ThreadPoolExecutor(MAX_WORKERS) as pool:
-            done, _ = wait([pool.submit(self._do, job) for job in jobs], return_when=FIRST_EXCEPTION)
-            pool.shutdown(wait=False, cancel_futures=True)
-        for ended in done:
-            ended.result()
 
-    def _do(self, job: Callable[[], int]) -> None:
-        num_bytes = job()
-        prometheus.record_s3_bytes("out", num_bytes)
-        if self._progress is not None:
-            self._progress(num_bytes)
+async def _upload_whole(transfer: Transfer, file: LocalFile) -> FileEntry:
+    """Upload a file with one request; what arrived is proven by its MD5, or read back where an ETag is none."""
+    connection, address = transfer.connection, file.address
+    content = await transfer.work(file.path.read_bytes)
+    entry = FileEntry(path=file.name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    bucket = connection.open_for_upload(address.bucket)
+    try:
+        answer = await obstore.put_async(bucket, address.key, content, use_multipart=False)
+    except failures.TransferError as error:
+        connection.record("PutObject", "error")
+        raise connection.explain(error, address) from None
+    connection.record("PutObject", "success")
+    if (answer["e_tag"] or "").strip('"') != hashlib.md5(content, usedforsecurity=False).hexdigest():
+        arrived = await transfer.work(objects.check_size, connection, address, len(content))
+        if await transfer.work(read_range, connection, arrived, 0, arrived.size) != content:
+            raise StorageUnavailable(
+                f"{address} must arrive as it was sent", "look at what lies between the pod and the store."
+            )
+    return entry
 
-    def _send_whole(self, file: _LocalFile) -> int:
-        content = transfer.read_part(file.path, 0, file.size)
-        md5 = hashlib.md5(content, usedforsecurity=False)
-        client, address = self._connection.client, file.address
-        answer = self._connection.call(
-            "PutObject",
-            address,
-            lambda: client.put_object(
-                Bucket=address.bucket,
-                Key=address.key,
-                Body=content,  # type: ignore[arg-type]  # the stubs leave out bytearray, which boto documents
-                ContentMD5=base64.b64encode(md5.digest()).decode(),
-            ),
+
+async def _upload_parts(transfer: Transfer, file: LocalFile) -> FileEntry:
+    """Upload a file in parts while it is hashed; obstore removes the parts of an upload that fails."""
+    connection, address = transfer.connection, file.address
+    hashed = transfer.group.create_task(transfer.work(_build_entry, file))
+    bucket = connection.open_for_upload(address.bucket)
+    try:
+        await obstore.put_async(
+            bucket,
+            address.key,
+            file.path,
+            use_multipart=True,
+            chunk_size=max(PART_BYTES, -(-file.size // _MAX_PARTS)),
+            max_concurrency=transfer.window,
         )
-        if answer.get("ETag", "").strip('"') != md5.hexdigest():
-            objects.check_size(self._connection, address, len(content))
-        digest = hashlib.sha256(content).hexdigest()
-        self._entries[file.name] = FileEntry(path=file.name, size=len(content), sha256=digest)
-        return len(content)
+    except failures.TransferError as error:
+        # A request whose answer was lost is repeated, and most stores know no upload that is complete already.
+        if failures.read_answer(error).code != "NoSuchUpload":
+            connection.record("CompleteMultipartUpload", "error")
+            raise connection.explain(error, address) from None
+        logger.info("%s: the upload is not known any more; looking for the object", address)
+    connection.record("CompleteMultipartUpload", "success")
+    entry = await hashed
+    if entry.size == file.size:
+        await transfer.work(objects.check_size, connection, address, file.size)
+    return entry
+
+
+def _build_entry(file: LocalFile) -> FileEntry:
+    with file.path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return FileEntry(path=file.name, size=os.fstat(stream.fileno()).st_size, sha256=digest)
