@@ -1,8 +1,8 @@
 """The wish to stop, as a flag: set by a signal, polled wherever work comes in small pieces.
 
 The train stage polls at every micro-batch, evaluation batch and file, the prepare stage at every part of a download
-and every thousand rows; a transfer also while nothing arrives. An exception thrown from the handler itself would be lost inside a library: boto takes one for
-a broken connection and repeats the request. So there is none.
+and every thousand rows, a transfer also while nothing arrives. An exception thrown from the handler itself would be
+lost inside a library: boto takes one for a broken connection and repeats the request. So there is none.
 """
 
 import signal

@@ -176,6 +176,49 @@ def test_a_bundle_that_is_not_there_is_named(bench: PrepareBench, write: Callabl
 
 # With which keys.
 
+KEYS = [
+    ("AWS_ACCESS_KEY_ID", "AKIA\n", "of secret s3-credentials ends with a line break"),
+    ("AWS_ACCESS_KEY_ID", "AKIA\r\n", "of secret s3-credentials ends with a line break"),
+    ("AWS_SECRET_ACCESS_KEY", "se cret", "of secret s3-credentials holds a blank"),
+    ("AWS_SECRET_ACCESS_KEY", "\tsecret", "of secret s3-credentials begins with a tab"),
+    ("AWS_SECRET_ACCESS_KEY", "secret\u00a0", "of secret s3-credentials ends with the blank U+00A0"),
+    ("AWS_SECRET_ACCESS_KEY", "\ufeffsecret", "of secret s3-credentials begins with a byte order mark"),
+    ("AWS_SECRET_ACCESS_KEY", "s\x1becret", "of secret s3-credentials holds the control character U+001B"),
+    ("AWS_SESSION_TOKEN", "tök", "of secret s3-credentials holds U+00F6, which is no character of ASCII"),
+    ("AWS_ACCESS_KEY_ID", '"AKIA"', "of secret s3-credentials is in quotes"),
+    ("AWS_ACCESS_KEY_ID", "", "of secret s3-credentials is empty"),
+    ("AWS_CA_BUNDLE", "/a/b.pem\n", "ends with a line break"),
+    ("AWS_ENDPOINT_URL_S3", " http://s3", "begins with a blank"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "want"), KEYS)
+def test_a_value_that_no_header_can_carry_is_named_and_final(
+    bench: PrepareBench, name: str, value: str, want: str
+) -> None:
+    bench.monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        open_store(bench.storage.model_copy(update={"secret_name": "s3-credentials"}))
+    assert caught.value.message == f"{name} {want}"
+    assert caught.value.exit_code == 78
+    assert "--from-literal" in caught.value.remedy
+
+
+def test_all_such_values_are_named_together_and_none_is_shown(bench: PrepareBench) -> None:
+    bench.use_keys("AKIA\n", "secret ")
+    with pytest.raises(ConfigError) as caught:
+        open_store(bench.storage)
+    assert caught.value.message == ("AWS_ACCESS_KEY_ID ends with a line break; AWS_SECRET_ACCESS_KEY ends with a blank")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AWS_SESSION_TOKEN", ""), ("AWS_CONFIG_FILE", "/a b/ü"), ("AWS_REGION", "")]
+)
+def test_values_that_work_are_let_pass(bench: PrepareBench, name: str, value: str) -> None:
+    bench.monkeypatch.setenv(name, value)
+    open_store(bench.storage)
+
+
 def test_keys_that_expire_are_asked_for_again(bench: PrepareBench, tmp_path: Path) -> None:
     """An identity that hands out short-lived keys: here a program, in a cluster the node or the token service."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

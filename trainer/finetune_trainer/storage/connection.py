@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 from finetune_api.artifacts import S3Address
 from finetune_api.errors import ConfigError, FineTuneError
 from finetune_api.kinds.storage import AddressingStyle, Storage
-from finetune_trainer.storage import bucket, failures
+from finetune_trainer.storage import bucket, credentials, failures
 from finetune_trainer.telemetry import prometheus
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Connection:
     """
 
     def __init__(self, storage: Storage) -> None:
+        credentials.check_variables(storage)
         self._own_endpoint = (
             storage.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
         )
