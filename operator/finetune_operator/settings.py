@@ -31,7 +31,7 @@ class Settings:
     image is always allowed. In these patterns and those below, `*` stands for any text without a slash."""
     allowed_priority_classes: tuple[str, ...] = ()
     """FINETUNE_ALLOWED_PRIORITY_CLASSES: patterns that `spec.placement.priorityClassName` must match; those of
-    Kubernetes itself (system-…) are never allowed. Empty: a job may name none, as in the next two."""
+    Kubernetes itself (system-…) are refused by the schema. Empty: a job may name none, as in the next two."""
     allowed_runtime_classes: tuple[str, ...] = ()
     """FINETUNE_ALLOWED_RUNTIME_CLASSES: patterns that `spec.placement.runtimeClassName` must match."""
     allowed_service_accounts: tuple[str, ...] = ()

@@ -95,15 +95,6 @@ def test_what_is_listed_may_be_named(kind: str) -> None:
     assert _find({setting: ("special", "other-*")}, **{path.replace(".", "__"): "other-one"}) == []
 
 
-@pytest.mark.parametrize("name", ["system-node-critical", "system-cluster-critical", "system-x.y"])
-def test_no_pattern_allows_the_priorities_of_kubernetes(name: str) -> None:
-    [found] = _find({"allowed_priority_classes": ("*", name)}, placement__priorityClassName=name)
-    assert found == (
-        f"spec.placement.priorityClassName ({name}) must not begin with system-: these are Kubernetes' own; "
-        "or leave it empty"
-    )
-
-
 def test_secrets_can_be_limited_wherever_a_job_names_one() -> None:
     edits = {
         "storage__secretName": "admin",

@@ -15,8 +15,6 @@ from finetune_api.kinds.pods import Placement
 from finetune_api.validation import FieldError
 from finetune_operator.settings import Settings
 
-SYSTEM_PRIORITY_PREFIX = "system-"
-"""Priority classes of Kubernetes itself, above every other: https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/."""
 CLUSTER_API_HOSTS = (
     "kubernetes",
     "kubernetes.default",
@@ -105,15 +103,12 @@ def _check_image(own: str, recorded: str, default_image: str, allowed: Sequence[
 
 
 def _check_placement(placement: Placement, settings: Settings) -> Iterator[FieldError]:
-    priority = placement.priority_class_name
-    if priority.startswith(SYSTEM_PRIORITY_PREFIX):
-        # No pattern allows them: a pod of theirs preempts everything but the cluster's own.
-        rule = f"must not begin with {SYSTEM_PRIORITY_PREFIX}: these are Kubernetes' own; or leave it empty"
-        yield FieldError("spec.placement.priorityClassName", priority, rule)
-    else:
-        yield from _check_name(
-            "spec.placement.priorityClassName", priority, "priority classes", settings.allowed_priority_classes
-        )
+    yield from _check_name(
+        "spec.placement.priorityClassName",
+        placement.priority_class_name,
+        "priority classes",
+        settings.allowed_priority_classes,
+    )
     yield from _check_name(
         "spec.placement.runtimeClassName",
         placement.runtime_class_name,
