@@ -49,7 +49,7 @@ TASKS: dict[Task, TaskFacts] = {
     ),
     Task.CAUSAL_LM: TaskFacts(roles=("text",), metrics=dict(_LANGUAGE_METRICS), learning_rates=_LANGUAGE_RATES),
     Task.INSTRUCTION_TUNING: TaskFacts(
-        roles=("prompt", "completion", "instruction", "input", "output", "messages"),
+        roles=("prompt", "completion", "context", "instruction", "input", "output", "messages", "system"),
         metrics=dict(_LANGUAGE_METRICS),
         learning_rates=_LANGUAGE_RATES,
     ),

@@ -71,7 +71,7 @@ def show_names(names: Iterable[str], limit: int = MAX_LISTED) -> str:
     return join_names((show_value(name) for name in names), limit)
 
 
-def show_error(error: Exception) -> str:
+def show_error(error: BaseException) -> str:
     """Write a library's words as one line of a sentence."""
     return cut(" ".join(escape_controls(str(error), keep="\n\t").split()), 300)
 

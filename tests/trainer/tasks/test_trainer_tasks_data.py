@@ -9,12 +9,14 @@ import pytest
 import tiny_models
 import transformers
 
-from finetune_api.errors import DataError, ModelError
+from finetune_api.errors import ModelError
 from finetune_trainer import tasks
 from finetune_trainer.data import samples
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.data.samples import IGNORED, Part, Sample, TokenizedRow
+from finetune_trainer.data.samples import IGNORED, Part, Remark, Sample, TokenizedRow
+from finetune_trainer.model import chat_template
+from finetune_trainer.tasks.causal_lm import rows as causal_lm
 from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
 from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
 
@@ -79,10 +81,10 @@ BAD_ROWS = [
     pytest.param(instruction_tuning, {"instruction": "i", "output": "o", "input": "x"}, {"i": "a", "o": "b", "x": 3}, ["x must be a text, not int"], id="input"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": "hello"}, ["messages must be a list of messages"], id="no list"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": []}, ["messages must be a list of messages"], id="an empty list"),
-    pytest.param(instruction_tuning, MESSAGES, {"messages": ["x"]}, ["messages[1] must be an object with role and content"], id="a message that is a text"),
-    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "human", "content": ""}]}, ["messages[1].role (human) must be one of system, user, assistant", "messages[1].content must not be empty"], id="unknown role, no content"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": ["x"]}, ["messages[1] must be an object with role and content, or with from and value"], id="a message that is a text"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "nobody", "content": ""}]}, ["messages[1].role (nobody) must be one of system, user, assistant, tool", "messages[1].content must not be empty"], id="unknown role, no content"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "user", "content": "x", "weight": 1}]}, ["messages[1] must have role and content only, not weight"], id="a key that would be ignored"),
-    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "\ud800\n" + "x" * 999, "content": "x", "\ud800k": 1}]}, ["messages[1].role (\"\\ud800\\n" + "x" * 77 + "…\") must be one of system, user, assistant", "messages[1] must have role and content only, not \"\\ud800k\""], id="a role without end and a key without UTF-8"),
+    pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "\ud800\n" + "x" * 999, "content": "x", "\ud800k": 1}]}, ["messages[1].role (\"\\ud800\\n" + "x" * 77 + "…\") must be one of system, user, assistant, tool", "messages[1] must have role and content only, not \"\\ud800k\""], id="a role without end and a key without UTF-8"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "user", "content": "x"}]}, ["messages must end with a message of the assistant, not user"], id="no answer"),
     pytest.param(instruction_tuning, MESSAGES, {"messages": [{"role": "assistant", "content": "x"}]}, ["messages must begin with a message the assistant answers"], id="no question"),
 ]  # fmt: skip
@@ -163,13 +165,15 @@ def test_the_learned_tokens_follow_the_prompt_as_generation_sees_it(decoder: Any
     assert row.lists["labels"][len(ids)] == row.lists["input_ids"][len(ids)]
 
 
-def test_a_token_over_the_boundary_does_not_shift_the_mask(decoder: Any) -> None:
+def test_a_token_over_the_border_of_prompt_and_answer_is_learned_and_counted(decoder: Any) -> None:
     decoder.chat_template = None
-    # "the" is one token: cut after "t", the whole text would be tokenized otherwise than in use.
+    # "the" is one token, of the prompt's last letter and the answer's first ones.
     assert len(decoder("the")["input_ids"]) == 1
     row = tokenize(talk(("user", "in t"), ("assistant", "he beginning")), decoder)
-    assert row.lists["input_ids"][: len(decoder("in t")["input_ids"])] == decoder("in t")["input_ids"]
-    assert learned(row, decoder) == ["he beginning<|im_end|>"]
+    assert row.lists["input_ids"] == [*decoder("in the beginning")["input_ids"], decoder.eos_token_id]
+    assert learned(row, decoder) == [" the beginning<|im_end|>"]
+    assert row.remarks == (Remark.MERGED_BORDER,)
+    assert tokenize(talk(("user", "in"), ("assistant", " the")), decoder).remarks == ()
 
 
 def test_without_a_template_prompt_and_answer_follow_each_other(decoder: Any) -> None:
@@ -190,7 +194,10 @@ def test_a_template_that_ends_no_turn_gets_the_end_of_text(decoder: Any) -> None
     )
     row = tokenize(talk(("user", "define house"), ("assistant", "a building")), decoder)
     assert decoder.decode(row.lists["input_ids"]) == "user: define house\nassistant: a building<|im_end|>"
-    assert learned(row, decoder) == ["a building<|im_end|>"]
+    assert learned(row, decoder) == [" a building<|im_end|>"]
+    talked = talk(("user", "define house"), ("assistant", " a building"), ("user", "and dog"), ("assistant", " warm"))
+    rows = instruction_tuning.tokenize_batch([talked], decoder, 100, {})
+    assert [learned(row, decoder) for row in rows] == [[" a building<|im_end|>"], [" warm<|im_end|>"]]
 
 
 def test_a_template_that_opens_a_block_of_reasoning_for_generation_only(decoder: Any) -> None:
@@ -212,21 +219,161 @@ def test_messages_without_a_chat_template_are_refused(decoder: Any) -> None:
 
 def test_what_a_template_refuses_is_named_with_the_row(decoder: Any) -> None:
     decoder.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(DataError, match=r"t\.jsonl line 1: .*roles must alternate"):
-        tokenize(talk(("user", "x"), ("assistant", "y")), decoder)
     with pytest.raises(ModelError, match="roles must alternate"):
         instruction_tuning.check_tokenizer(decoder, PROMPT)
+    decoder.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        + tiny_models.CHAT_TEMPLATE
+    )
+    row = tokenize(talk(("system", "s"), ("user", "x"), ("assistant", "y")), decoder)
+    assert row.problem == "the model's chat template must accept the conversation; it says: no system here"
 
 
-def test_a_template_that_changes_earlier_answers_is_refused(decoder: Any) -> None:
+def test_where_a_template_changes_earlier_answers_each_is_learned_as_in_use(decoder: Any) -> None:
     decoder.chat_template = (
         "{% for m in messages %}{{ m['role'] }}: {% if loop.last or m['role'] != 'assistant' %}{{ m['content'] }}"
         "{% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     )
     assert instruction_tuning.check_tokenizer(decoder, MESSAGES)["stopToken"] == "<|im_end|>"
     sample = talk(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
-    with pytest.raises(DataError, match=r"t\.jsonl line 1: messages\[2\] must look the same"):
-        tokenize(sample, decoder)
+    rows = instruction_tuning.tokenize_batch([sample, talk(("user", "e"), ("assistant", "f"))], decoder, 100, {})
+    assert [(row.sample, decoder.decode(row.lists["input_ids"])) for row in rows] == [
+        (0, "user: a<|im_end|>assistant: b<|im_end|>"),
+        (0, "user: a<|im_end|>assistant: <|im_end|>user: c<|im_end|>assistant: d<|im_end|>"),
+        (1, "user: e<|im_end|>assistant: f<|im_end|>"),
+    ]
+    assert [learned(row, decoder)[0].strip() for row in rows] == ["b<|im_end|>", "d<|im_end|>", "f<|im_end|>"]
+
+
+MARKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|>assistant\n{% generation %}{{ m.content }}"
+    "{% endgeneration %}<|im_end|>{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endif %}"
+    "{% if not loop.last %}\n{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "template", [MARKED, MARKED.replace("{% endgeneration %}<|im_end|>", "<|im_end|>{% endgeneration %}")]
+)
+def test_the_templates_own_marks_say_what_is_learned(decoder: Any, template: str) -> None:
+    decoder.chat_template = template
+    sample = talk(("user", "assistant"), ("assistant", "a"), ("user", "c"), ("assistant", "user"))
+    (row,) = instruction_tuning.tokenize_batch([sample], decoder, 100, {})
+    assert learned(row, decoder) == ["a<|im_end|>", "user<|im_end|>"]
+    assert instruction_tuning.check_tokenizer(decoder, MESSAGES)["stopToken"] == "<|im_end|>"
+
+
+ONLY_TWO_ROLES = (
+    "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("role", ["system", "tool"])
+def test_a_turn_that_the_template_leaves_out_is_refused_with_its_role(decoder: Any, role: str) -> None:
+    decoder.chat_template = ONLY_TWO_ROLES
+    parts = [("user", "hello"), ("assistant", "bonjour")]
+    row = tokenize(talk((role, "Answer in French."), *parts), decoder)
+    assert row.problem == (
+        f"the model's chat template: messages[1] ({role}) must stand in what the template makes of the conversation;"
+        " it doesn't"
+    )
+    assert row.remedy
+    assert tokenize(talk(*parts), decoder).problem == ""
+
+
+def test_an_answer_that_ends_with_a_token_of_its_own_still_gets_the_stop_token(decoder: Any) -> None:
+    decoder.add_tokens(["</tool_call>"])
+    decoder.chat_template = None
+    row = tokenize(talk(("user", "weather?"), ("assistant", "<tool_call>{}</tool_call>")), decoder)
+    assert learned(row, decoder) == ["<tool_call>{}</tool_call><|im_end|>"]
+    assert row.lists["labels"][-1] == decoder.eos_token_id
+
+
+def test_every_answer_ends_with_the_stop_token_whatever_it_says(decoder: Any) -> None:
+    for template in (None, tiny_models.CHAT_TEMPLATE, ONLY_TWO_ROLES, MARKED):
+        decoder.chat_template = template
+        for answer in ("x", "ends with a blank ", "a\n\n", "<|im_end|>", "a <|im_start|>", "assistant", "user\n"):
+            for row in instruction_tuning.tokenize_batch([talk(("user", "q"), ("assistant", answer))], decoder, 99, {}):
+                stretch = learned(row, decoder)
+                assert stretch[-1].endswith("<|im_end|>"), (template, answer, stretch)
+                assert answer.strip() in stretch[-1]
+
+
+def test_one_begin_of_text_token_stands_before_a_text_that_brings_its_own(decoder: Any) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    start = (tiny_models.START_TOKEN, decoder.bos_token_id)
+    decoder.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start[0]} $A", pair=None, special_tokens=[start]
+    )
+    (row,) = causal_lm.tokenize_batch([talk(("text", "<|im_start|>the film"))], decoder, 99, {})
+    assert row.lists["input_ids"].count(decoder.bos_token_id) == 1
+    assert row.remarks == (Remark.REPEATED_BOS,)
+    decoder.chat_template = None
+    row = tokenize(talk(("user", "<|im_start|>the film"), ("assistant", " is warm")), decoder)
+    assert row.lists["input_ids"].count(decoder.bos_token_id) == 1
+    assert learned(row, decoder) == [" is warm<|im_end|>"]
+
+
+BAD_TEMPLATES = {
+    "a division by zero": "{{ 1 / 0 }}",
+    "a wrong type": "{{ messages + 1 }}",
+    "a macro that calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "an include": "{% include 'x' %}",
+    "no template": "{% if %}",
+    "a long text": "{{ 'x' * 10000000000 }}",
+    "a text doubled": "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "a text doubled by plus": "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "much output": "{% for i in range(99999) %}{{ messages[0].content * 1000 }}{% endfor %}",
+    "much output in a variable": "{% set x %}{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}{% endset %}{{ x|length }}",
+    "a large number": "{{ 10 ** 10 ** 10 }}",
+    "a wide text": "{{ 'x'.ljust(10000000000) }}",
+    "a centred text": "{{ 'x'|center(10000000000) }}",
+    "a wide format": "{{ '%10000000000d' % 1 }}",
+    "texts put into texts": "{{ ('a' * 999999)|replace('a', 'b' * 999999) }}",
+    "what the sandbox forbids": "{{ ''.__class__.__mro__ }}",
+    "no answers": "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+    "answers changed": "{% for m in messages %}{{ m.role }}: {{ m.content|upper }}<|im_end|>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", BAD_TEMPLATES.values(), ids=list(BAD_TEMPLATES))
+def test_a_bad_chat_template_is_the_models_fault(decoder: Any, template: str) -> None:
+    decoder.chat_template = template
+    with pytest.raises(ModelError, match="chat template must") as caught:
+        instruction_tuning.check_tokenizer(decoder, PROMPT)
+    assert caught.value.remedy
+
+
+def test_a_loop_without_end_is_ended(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.2)
+    decoder.chat_template = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(ModelError, match=r"the chat template must take at most 0\.2 seconds"):
+        instruction_tuning.check_tokenizer(decoder, PROMPT)
+
+
+@pytest.mark.parametrize("template", [tiny_models.CHAT_TEMPLATE, ONLY_TWO_ROLES])
+def test_a_template_renders_as_transformers_renders_it(decoder: Any, template: str) -> None:
+    decoder.chat_template = template
+    messages = [{"role": "user", "content": "a\n{{ b }}"}, {"role": "assistant", "content": "c"}]
+    for is_asking in (True, False):
+        want = decoder.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_asking)
+        assert chat_template.ChatTemplate(decoder).render(messages, is_asking=is_asking) == want
+
+
+def test_a_tokenizer_that_panics_is_the_models_fault(decoder: Any) -> None:
+    class Panicking:
+        truncation = padding = None
+
+        def encode_batch_fast(self, *_: object, **__: object) -> None:
+            raise type("PanicException", (BaseException,), {})("called `Option::unwrap()` on a `None` value")
+
+    class Tokenizer:
+        backend_tokenizer = Panicking()
+
+    with pytest.raises(ModelError, match=r"the tokenizer must be able to encode texts; called `Option::unwrap\(\)`"):
+        samples.encode_texts(Tokenizer(), ["x"])  # type: ignore[arg-type] # all that is asked of it
 
 
 def test_the_template_is_recorded_by_its_digest(decoder: Any, tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def build_split(facts: Facts, rows: Indices, counts: TokenCounts) -> dict[str, A
         "tokens": counts.num_tokens,
         "learnedTargets": counts.num_learned,
         "truncatedRows": counts.num_truncated,
+        "lostTargets": counts.num_lost,
+        "droppedRows": counts.num_dropped,
         "lengths": build_lengths(counts),
         "exactDuplicates": num_exact,
         "nearDuplicates": num_near,
@@ -110,8 +112,20 @@ def _show_places(facts: Facts, rows: Indices) -> str:
     return ", ".join(facts.find_place(row) for row in rows[:_SHOWN_PLACES].tolist())
 
 
-def build_warnings(facts: Facts, rows: Mapping[str, Indices], splits: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Say what doesn't stop the run and should still be known; `splits` are the summaries from `build_split`."""
+def build_warnings(
+    facts: Facts,
+    rows: Mapping[str, Indices],
+    splits: Mapping[str, dict[str, Any]],
+    counts: Mapping[str, TokenCounts],
+) -> list[str]:
+    """Say what doesn't stop the run and should still be known.
+
+    Args:
+        facts: of all rows.
+        rows: those of each split.
+        splits: the summaries from `build_split`.
+        counts: the tokens of each split.
+    """
     warnings = []
     num_rows = len(rows["train"])
     if num_rows < _FEW_ROWS:
@@ -122,12 +136,31 @@ def build_warnings(facts: Facts, rows: Mapping[str, Indices], splits: Mapping[st
             warnings.append(
                 f"{truncated} of {len(members)} {split} rows are longer than spec.training.maxLength and were cut"
             )
+    warnings += [warning for split, counted in counts.items() for warning in _warn_about_tokens(split, counted)]
     if near := splits["train"]["nearDuplicates"]:
         warnings.append(f"{near} of {num_rows} training rows repeat an earlier one but for blanks and case")
     if splits["train"]["conflictingLabels"]:
         conflicts = facts.find_conflicts(rows["train"])
         places = _show_places(facts, conflicts)
         warnings.append(f"{len(conflicts)} training rows have another label than the same text before: {places}")
+    return warnings
+
+
+def _warn_about_tokens(split: str, counts: TokenCounts) -> list[str]:
+    warnings = []
+    if counts.num_lost:
+        warnings.append(
+            f"{counts.num_lost} tokens of {split} rows that were to be learned were cut off by spec.training.maxLength;"
+            f" {counts.longest} would keep all of them"
+        )
+    if counts.num_dropped:
+        warnings.append(
+            f"{counts.num_dropped} {split} rows are left out: spec.training.maxLength leaves no token of them to learn;"
+            f" {counts.longest} would keep all of them"
+        )
+    for remark, places in counts.remarks.items():
+        shown = ", ".join(place for place in places if place)
+        warnings.append(f"{len(places)} {split} rows {remark}, such as {shown}")
     return warnings
 
 

@@ -1,10 +1,14 @@
 """Rows become samples, and samples tokens and labels."""
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from finetune_api import wording
+from finetune_api.errors import ModelError
 from finetune_trainer.data.columns import Shape
 from finetune_trainer.data.labels import read_label
 from finetune_trainer.data.values import check_text, read_text
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IGNORED",
     "Part",
+    "Remark",
     "Sample",
     "Shape",
     "Stretch",
@@ -22,12 +27,20 @@ __all__ = [
     "build_stretches",
     "check_text",
     "encode_texts",
+    "naming_panics",
     "read_label",
     "read_text",
 ]
 
 IGNORED = -100
 """Label of a token that is not learned: PyTorch's default for `ignore_index`."""
+
+
+class Remark(StrEnum):
+    """What is said of rows that are learned all the same, counted."""
+
+    MERGED_BORDER = "have a token that holds the end of the prompt and the beginning of the answer; it is learned"
+    REPEATED_BOS = "begin with the text of the begin-of-text token, which the tokenizer adds too; one is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,16 @@ class TokenizedRow:
     numbers: Mapping[str, int] = field(default_factory=dict)
     """Columns with a number per row, such as the id of its label."""
     is_truncated: bool = False
+    sample: int | None = None
+    """Index in its batch of the sample it was made of; None where samples and rows stand side by side."""
+    num_whole: int = 0
+    """Tokens before it was cut; 0 where nobody counted."""
+    num_lost: int = 0
+    """Tokens to learn that were cut off."""
+    problem: str = ""
+    """Why it can't be learned, found only when it was tokenized; its tokens mean nothing then."""
+    remedy: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +114,24 @@ def encode_texts(
         backend.no_truncation()
     if backend.padding is not None:
         backend.no_padding()
-    return [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
+    with naming_panics():
+        return [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
+
+
+@contextlib.contextmanager
+def naming_panics() -> Iterator[None]:
+    """Blame the model where its tokenizer fails on a text: its patterns and tables come with it.
+
+    Raises:
+        ModelError: it does.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # A panic of the library is no Exception, and its class can't be imported; other failures are plain ones.
+        if type(error).__name__ != "PanicException" and type(error) is not Exception:
+            raise
+        raise ModelError(
+            f"spec.model.uri: the tokenizer must be able to encode texts; {wording.show_error(error)}",
+            "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",
+        ) from error

@@ -14,7 +14,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from finetune_api import artifacts
 from finetune_trainer import signals
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.samples import IGNORED, Sample, TokenizedRow
+from finetune_trainer.data.samples import IGNORED, Remark, Sample, TokenizedRow
 
 _BATCH_ROWS = 4096
 """Most samples per call of the tokenizer (a choice)."""
@@ -41,6 +41,7 @@ dictionary (measured: SmolLM2, pyarrow 26)."""
 _WORKERS = 2
 """Batches that are tokenized at the same time: while one is inside the tokenizer, on all cores, the other one becomes
 arrays."""
+_MAX_PLACES = 3
 _AHEAD = _WORKERS + 1
 """Batches in flight before the oldest is awaited: one lies ready for the worker that is done first."""
 
@@ -57,6 +58,14 @@ class TokenCounts:
     num_truncated: int = 0
     num_learned: int = 0
     """Tokens that carry a label; rows, where rows do."""
+    num_lost: int = 0
+    """Tokens to learn that were cut off."""
+    longest: int = 0
+    """Tokens of the longest row before it was cut; 0 where nobody counted."""
+    num_dropped: int = 0
+    """Rows left out because nothing of them would be learned."""
+    remarks: dict[Remark, list[str]] = field(default_factory=dict)
+    """Places of the rows each remark is about; beyond `_MAX_PLACES` empty texts, so that they are counted."""
 
     @property
     def num_tokens(self) -> int:
@@ -69,10 +78,11 @@ class _Batch:
 
     split: str
     samples: list[Sample]
+    """Of each row, the sample it was made of."""
     table: pyarrow.Table
     lengths: NDArray[numpy.int32]
     learned: NDArray[numpy.int64]
-    num_truncated: int
+    rows: list[TokenizedRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,8 @@ def _tokenize_ahead(
 
 def _build_batch(split: str, samples: list[Sample], tokenize: Tokenize, columns: Columns) -> _Batch:
     rows = tokenize(samples)
-    arrays: dict[str, pyarrow.Array[Any]] = {"row": pyarrow.array([sample.row for sample in samples], pyarrow.int64())}
+    owners = [samples[index if row.sample is None else row.sample] for index, row in enumerate(rows)]
+    arrays: dict[str, pyarrow.Array[Any]] = {"row": pyarrow.array([sample.row for sample in owners], pyarrow.int64())}
     by_identity: dict[tuple[int, ...], _Lists] = {}
     for name in rows[0].lists:
         lists = [row.lists[name] for row in rows]
@@ -186,7 +197,7 @@ def _build_batch(split: str, samples: list[Sample], tokenize: Tokenize, columns:
     lengths = sum((_measure(arrays[name]) for name in columns.tokens), start=numpy.zeros(len(rows), numpy.int32))
     table = pyarrow.table([arrays[name] for name in columns.schema.names], schema=columns.schema)
     learned = _count_learned(arrays[columns.targets])
-    return _Batch(split, samples, table, lengths, learned, sum(row.is_truncated for row in rows))
+    return _Batch(split, owners, table, lengths, learned, rows)
 
 
 def _build_lists(lists: Sequence[Sequence[int]]) -> _Lists:
@@ -215,6 +226,15 @@ def _count_learned(targets: Any) -> NDArray[numpy.int64]:
 
 
 def _count(batch: _Batch, counts: TokenCounts, findings: Findings) -> None:
+    for sample, row in zip(batch.samples, batch.rows, strict=True):
+        if row.problem:
+            findings.add(sample.place, row.problem, row.remedy)
+        for remark in row.remarks:
+            places = counts.remarks.setdefault(remark, [])
+            places.append(sample.place if len(places) < _MAX_PLACES else "")
+        counts.num_truncated += row.is_truncated
+        counts.num_lost += row.num_lost
+        counts.longest = max(counts.longest, row.num_whole)
     for index in numpy.flatnonzero(batch.learned == 0).tolist():
         findings.add(
             batch.samples[index].place,
@@ -222,5 +242,4 @@ def _count(batch: _Batch, counts: TokenCounts, findings: Findings) -> None:
             " kept belong to the prompt",
         )
     counts.lengths.frombytes(batch.lengths.tobytes())
-    counts.num_truncated += batch.num_truncated
     counts.num_learned += int(batch.learned.sum())

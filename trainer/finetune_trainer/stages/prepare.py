@@ -185,7 +185,7 @@ def prepare_rows(
     counts = tokenized_files.save_splits(folder, splits.iterate(), tokenize, columns, findings)
     findings.raise_if_any()
     summaries = {split: report.build_split(splits.facts, members, counts[split]) for split, members in rows.items()}
-    warnings += report.build_warnings(splits.facts, rows, summaries)
+    warnings += report.build_warnings(splits.facts, rows, summaries, counts)
 
     choice = _choose(spec, task, model.facts, splits, counts)
     resolved, warnings = choice.resolved | rendering, warnings + choice.warnings

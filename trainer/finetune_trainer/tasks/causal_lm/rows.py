@@ -10,7 +10,7 @@ from finetune_api.errors import ModelError
 from finetune_trainer.data import samples as dataset
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.data.samples import Part, Remark, Sample, Shape, Stretch, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import memory
@@ -57,10 +57,21 @@ def tokenize_batch(
     """Turn samples into tokens, each its own label, and the end-of-text token; cut to `max_length`."""
     del label_ids
     rows = []
-    for ids in dataset.encode_texts(tokenizer, [sample.parts[0].text for sample in samples]):
+    for encoded in dataset.encode_texts(tokenizer, [sample.parts[0].text for sample in samples]):
+        ids, remarks = encoded, tuple[Remark, ...]()
+        if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+            ids, remarks = ids[1:], (Remark.REPEATED_BOS,)
         whole = ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
         kept = whole[:max_length]
-        rows.append(TokenizedRow({"input_ids": kept, "labels": kept}, is_truncated=len(kept) < len(whole)))
+        rows.append(
+            TokenizedRow(
+                {"input_ids": kept, "labels": kept},
+                is_truncated=len(kept) < len(whole),
+                num_whole=len(whole),
+                num_lost=len(whole) - len(kept),
+                remarks=remarks,
+            )
+        )
     return rows
 
 
