@@ -48,6 +48,11 @@ class Settings:
     (HARMLESS_VARIABLES in jobs/policies/admission.py)."""
     insecure_endpoints: tuple[str, ...] = ("*.svc", "*.svc.cluster.local")
     """FINETUNE_INSECURE_ENDPOINTS: patterns of hosts that may be reached by http://; elsewhere https:// is required."""
+    pod_labels: tuple[str, ...] = ()
+    """FINETUNE_POD_LABELS: patterns of labels of a FineTuneJob that its Jobs and pods get too, such as a cost centre.
+    Those of other controllers are never passed on (RESERVED_DOMAINS in jobs/builders/inherited.py)."""
+    pod_annotations: tuple[str, ...] = ()
+    """FINETUNE_POD_ANNOTATIONS: the same for annotations."""
     api_server_host: str = ""
     """KUBERNETES_SERVICE_HOST: address of the API server, which Kubernetes sets in every container."""
     watched_namespaces: tuple[str, ...] = ()
@@ -157,6 +162,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "allowed_secrets": _parse_list,
     "allowed_endpoints": _parse_list,
     "allowed_environment": _parse_list,
+    "pod_labels": _parse_list,
+    "pod_annotations": _parse_list,
     "insecure_endpoints": _parse_list,
     "watched_namespaces": _parse_list,
     "resync_seconds": _parse_number(float, 1, 3600),

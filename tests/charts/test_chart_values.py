@@ -26,6 +26,8 @@ OTHER_VALUES: dict[str, Any] = {
     "allowedEndpoints": ["other.internal"],
     "allowedEnvironment": ["OTHER_*"],
     "insecureEndpoints": ["other.internal"],
+    "podMetadata.labels": ["other"],
+    "podMetadata.annotations": ["example.com/*"],
     "admissionPolicy.enabled": False,
     "watch.namespaces": ["other"],
     "crds.install": False,
@@ -79,7 +81,7 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for every one in values.yaml; the render with it must differ from the one without."""
 
-NUM_VALUES = 63
+NUM_VALUES = 65
 OPEN_OBJECTS = {
     "global",
     "affinity.nodeAffinity",
@@ -103,6 +105,8 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
     "an image pattern that would be an expression": {"allowedImages": ["registry/(a|b)"]},
     "a name pattern with a slash": {"allowedSecrets": ["team/a"]},
     "a class with capitals": {"allowedPriorityClasses": ["High"]},
+    "a label with its value": {"podMetadata": {"labels": ["team=a"]}},
+    "an annotation with two slashes": {"podMetadata": {"annotations": ["a/b/c"]}},
     "a variable with its value": {"allowedEnvironment": ["A=b"]},
     "a host pattern with a port": {"allowedEndpoints": ["minio:9000"]},
     "a host pattern with capitals": {"allowedEndpoints": ["S3.example.com"]},
@@ -162,7 +166,7 @@ def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
         used |= set(re.findall(r"\.Values\.([A-Za-z.]+)", template.read_text()))
     known = set(_find_leaves(_read_values()))
     assert {path for path in used if not any(f"{leaf}.".startswith(f"{path}.") for leaf in known)} == set()
-    assert (len(templates), len(used)) == (12, 52)
+    assert (len(templates), len(used)) == (12, 54)
 
 
 def _find_objects(node: dict[str, Any], path: Path = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -187,7 +191,7 @@ def test_every_object_of_the_schema_is_closed_or_a_map_of_one_type() -> None:
     open_objects = {path for path, node in objects.items() if "additionalProperties" not in node}
     closed = [path for path, node in objects.items() if node.get("additionalProperties") is False]
     assert open_objects == OPEN_OBJECTS
-    assert (len(objects), len(closed)) == (41, 30)
+    assert (len(objects), len(closed)) == (42, 31)
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)

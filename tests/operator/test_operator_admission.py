@@ -7,6 +7,7 @@ import pytest
 from manifests import make_manifest
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_operator.jobs import patterns
 from finetune_operator.jobs.policies import admission
 from finetune_operator.settings import Settings
 
@@ -54,7 +55,7 @@ def _find(settings: dict[str, Any], recorded: str = "", **edits: Any) -> list[st
     ],
 )
 def test_a_pattern_matches_from_end_to_end_and_never_across_a_slash(pattern: str, name: str, want: bool) -> None:
-    assert admission.is_allowed(name, [pattern]) is want
+    assert patterns.is_allowed(name, [pattern]) is want
 
 
 def test_the_image_of_the_operator_needs_no_pattern() -> None:

@@ -1,6 +1,7 @@
 """The manifests, whole: what the operator asks the API server for."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import cluster_objects as objects
@@ -11,14 +12,19 @@ from manifests import Manifest
 from finetune_api import names
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, RunConfig, Stage
+from finetune_operator.jobs.builders import inherited
 from finetune_operator.jobs.builders import job as job_builder
+from finetune_operator.jobs.builders.inherited import Inherited
 from finetune_operator.settings import Settings
 
 SETTINGS = Settings(trainer_image="registry.example.com/finetune-trainer:1")
+NOTHING = Inherited()
 PREPARED = PreparedReference(attempt=1, sha256="a" * 64)
 
 
-def _build(stage: Stage, attempt: int = 1, settings: Settings = SETTINGS, **edits: Any) -> Manifest:
+def _build(
+    stage: Stage, attempt: int = 1, settings: Settings = SETTINGS, inherited: Inherited = NOTHING, **edits: Any
+) -> Manifest:
     spec = FineTuneJobSpec.model_validate(make_job(**edits)["spec"])
     return job_builder.build_job(
         JobIdentity(namespace="demo", name="movies", uid=UID, attempt=attempt),
@@ -28,6 +34,7 @@ def _build(stage: Stage, attempt: int = 1, settings: Settings = SETTINGS, **edit
         prepared=PREPARED if stage is Stage.TRAIN else None,
         deadline_seconds=90_000,
         settings=settings,
+        inherited=inherited,
     )
 
 
@@ -328,3 +335,61 @@ def test_labels_and_names_stay_within_63_characters() -> None:
     assert all(len(value) <= 63 for value in labels.values())
     assert len(names.build_child_name(name, UID, "prepare", 999)) <= 63
     assert objects.UID == UID
+
+
+def test_labels_and_annotations_that_are_passed_on_stand_on_job_and_pod_and_ours_win() -> None:
+    given = Inherited(
+        labels={"cost-center": "42", "app.kubernetes.io/name": "mine"}, annotations={"sidecar.istio.io/inject": "false"}
+    )
+    plain, built = _build(Stage.TRAIN), _build(Stage.TRAIN, inherited=given)
+    assert built["metadata"]["labels"] == plain["metadata"]["labels"] | {"cost-center": "42"}
+    assert built["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+    pod, plain_pod = (item["spec"]["template"]["metadata"] for item in (built, plain))
+    assert pod["labels"] == plain_pod["labels"] | {"cost-center": "42"}
+    assert pod["annotations"] == plain_pod["annotations"] | {"sidecar.istio.io/inject": "false"}
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed", "want"),
+    [
+        ("cost-center", ["cost-center"], True),
+        ("cost-center", ["cost-*"], True),
+        ("cost-center", ["*"], True),
+        ("cost-center", [], False),
+        ("example.com/team", ["*"], False),
+        ("example.com/team", ["*/*"], True),
+        ("example.com/team", ["example.com/*"], True),
+        ("azure.workload.identity/use", ["azure.workload.identity/use"], True),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", ["cluster-autoscaler.kubernetes.io/*"], True),
+        ("finetune.dev/uid", ["*/*"], False),
+        ("finetune.dev/run-config", ["finetune.dev/run-config"], False),
+        ("kueue.x-k8s.io/queue-name", ["*/*"], False),
+        ("argocd.argoproj.io/tracking-id", ["*/*"], False),
+        ("kustomize.toolkit.fluxcd.io/name", ["*/*"], False),
+        ("meta.helm.sh/release-name", ["*/*"], False),
+        ("app.kubernetes.io/instance", ["*/*"], False),
+        ("batch.kubernetes.io/job-name", ["*/*"], False),
+        ("kubectl.kubernetes.io/last-applied-configuration", ["*/*"], False),
+        ("job-name", ["*"], False),
+        ("controller-uid", ["*"], False),
+    ],
+)
+def test_only_what_the_administrator_lists_is_passed_on_and_never_what_others_own(
+    key: str, allowed: list[str], want: bool
+) -> None:
+    assert inherited.choose({key: "x", "unlisted.example.org/a": "y"}, allowed).get(key) == ("x" if want else None)
+
+
+def test_a_job_gets_what_its_finetunejob_carries_when_the_attempt_starts() -> None:
+    settings = replace(SETTINGS, pod_labels=("cost-*",), pod_annotations=("example.com/*",))
+    cluster = objects.Cluster(settings=settings)
+    cluster.job["metadata"] |= {
+        "labels": {"cost-center": "42", "secret": "x"},
+        "annotations": {"example.com/team": "a", "other.example.com/b": "c"},
+    }
+    cluster.step(0)
+    [child] = cluster.children
+    for metadata in (child["metadata"], child["spec"]["template"]["metadata"]):
+        assert (metadata["labels"]["cost-center"], metadata["labels"].get("secret")) == ("42", None)
+        assert metadata["annotations"]["example.com/team"] == "a"
+        assert "other.example.com/b" not in metadata["annotations"]

@@ -30,6 +30,8 @@ class FineTuneJob:
     is_deleting: bool
     spec: Manifest
     status: FineTuneJobStatus
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ def observe_job(manifest: Manifest) -> FineTuneJob:
         is_deleting="deletionTimestamp" in metadata,
         spec=manifest.get("spec", {}),
         status=FineTuneJobStatus.model_validate(manifest.get("status", {}), extra="ignore"),
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
     )
 
 

@@ -11,6 +11,7 @@ from finetune_api.kinds.finetunejob.status import Attempt, FineTuneJobStatus, Jo
 from finetune_api.run import JobIdentity, PreparedReference, Stage
 from finetune_operator.jobs import failures
 from finetune_operator.jobs.attempts import clock, limits, refusals
+from finetune_operator.jobs.builders import inherited
 from finetune_operator.jobs.builders import job as job_builder
 from finetune_operator.jobs.conditions import Result, State
 from finetune_operator.jobs.context import Context
@@ -54,6 +55,10 @@ def _build_job(context: Context, spec: FineTuneJobSpec, stage: Stage, image: str
         prepared=_build_prepared(context.status) if stage is Stage.TRAIN else None,
         deadline_seconds=limits.compute_job_deadline(context, spec, stage),
         settings=context.settings,
+        inherited=inherited.Inherited(
+            labels=inherited.choose(job.labels, context.settings.pod_labels),
+            annotations=inherited.choose(job.annotations, context.settings.pod_annotations),
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from finetune_api import exits, group, names, run
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import JobIdentity, PreparedReference, Stage
 from finetune_operator.jobs.builders import pod, run_config
+from finetune_operator.jobs.builders.inherited import Inherited
 from finetune_operator.settings import Settings
 
 Manifest = dict[str, Any]
@@ -29,6 +30,7 @@ def build_job(
     prepared: PreparedReference | None,
     deadline_seconds: int,
     settings: Settings,
+    inherited: Inherited,
 ) -> Manifest:
     """Build the Job of one attempt.
 
@@ -40,11 +42,12 @@ def build_job(
         prepared: output of the prepare stage; for stage train.
         deadline_seconds: the Job's own limit, waiting included.
         settings: resources and queueing of the prepare stage.
+        inherited: labels and annotations of the FineTuneJob for Job and pod; ours go first.
 
     Raises:
         ConfigError: the RunConfig is too long for an annotation.
     """
-    labels = build_labels(identity, stage)
+    labels = {**inherited.labels, **build_labels(identity, stage)}
     config = run_config.build_run_config(identity, stage, spec, image, prepared)
     return {
         "apiVersion": "batch/v1",
@@ -53,6 +56,7 @@ def build_job(
             "name": names.build_child_name(identity.name, identity.uid, stage, identity.attempt),
             "namespace": identity.namespace,
             "labels": labels | _build_queue_label(spec, stage, settings),
+            **({"annotations": dict(inherited.annotations)} if inherited.annotations else {}),
             "ownerReferences": [_build_owner(identity)],
         },
         "spec": {
@@ -63,7 +67,10 @@ def build_job(
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _build_failure_rules()},
             "template": {
-                "metadata": {"labels": labels, "annotations": {group.ANNOTATION_RUN_CONFIG: config}},
+                "metadata": {
+                    "labels": labels,
+                    "annotations": {**inherited.annotations, group.ANNOTATION_RUN_CONFIG: config},
+                },
                 "spec": pod.build_pod_spec(spec, stage, image, settings),
             },
         },

@@ -1,8 +1,7 @@
 """What the administrator allows a job to name: images, classes, accounts, secrets and endpoints.
 
 All of it stands in the operator's configuration, which the API server doesn't know, so the operator refuses the job
-itself; the chart's ValidatingAdmissionPolicy says the same at admission. A pattern is a name in which `*` stands for
-any text without a slash: it crosses neither from a registry into another nor from a folder into one below it.
+itself; the chart's ValidatingAdmissionPolicy says the same at admission.
 """
 
 import ipaddress
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.pods import Placement
 from finetune_api.validation import FieldError
+from finetune_operator.jobs.patterns import is_allowed
 from finetune_operator.settings import Settings
 
 CLUSTER_API_HOSTS = (
@@ -80,11 +80,6 @@ def find_refusals(spec: FineTuneJobSpec, *, recorded_image: str, settings: Setti
         *_check_endpoint(spec.storage.endpoint_url, settings),
         *_check_environment([item.name for item in spec.trainer.env], settings.allowed_environment),
     ]
-
-
-def is_allowed(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a name matches one of the patterns, from its first letter to its last."""
-    return any(re.fullmatch(re.escape(pattern).replace(r"\*", "[^/]*"), name) for pattern in patterns)
 
 
 def _check_image(own: str, recorded: str, default_image: str, allowed: Sequence[str]) -> list[FieldError]:
