@@ -12,6 +12,7 @@ import transformers
 from skewed_rows import map_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
+from finetune_trainer.batches.collate import Padding
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
@@ -81,7 +82,7 @@ def build_ours(
         arguments.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
         rows=map_rows(rows),
         validation=map_rows(rows[:1]),
-        evaluator=Evaluator(head, 0, tokens, torch.device(device), is_autocast, is_packed),
+        evaluator=Evaluator(head, Padding(0), tokens, torch.device(device), is_autocast, is_packed),
         best=BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",
         batch_size=batch_size,
@@ -96,7 +97,7 @@ def build_hugging_face(
 
     def pad(batch: list[Row]) -> dict[str, Any]:
         head = LANGUAGE if "labels" in batch[0] else CLASSIFIER
-        return head.collate(batch, 0, is_packed=False)
+        return head.collate(batch, Padding(0), is_packed=False)
 
     return transformers.Trainer(
         model,

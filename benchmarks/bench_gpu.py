@@ -118,6 +118,7 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
     )
     task = tasks.find_rows(spec.task)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.BFLOAT16, device=device)
+    loaded.model.config.use_cache = False
     subject = method.apply_method(loaded, spec, task)
     if quantization == "None":
         subject.to(device)

@@ -58,6 +58,7 @@ def load_subject(folder: Path, quantization: str) -> Any:
     device = torch.device("cpu")
     torch.manual_seed(arms.SEED)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.FLOAT32, device=device)
+    loaded.model.config.use_cache = False
     return method.apply_method(loaded, spec, task).train()
 
 

@@ -18,7 +18,7 @@ from finetune_trainer.data.sources import LocalFile
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.pod import imports
-from finetune_trainer.stages import prepare
+from finetune_trainer.stages import preflight, prepare
 
 
 def main() -> None:
@@ -37,10 +37,12 @@ def main() -> None:
     imports.leave_out(imports.find_unneeded(Stage.PREPARE, spec))
     facts = base_model.load_facts(folder, None, spec.model)
     tokenizer = load_tokenizer(folder, None, spec.model)
+    with preflight.inspect_behind(spec, folder, None) as structure:
+        model = prepare.build_model(spec, facts, structure.wait(), tokenizer)
     output.mkdir()
     began, used = time.perf_counter(), time.process_time()
     files = {"train": [LocalFile(rows, rows.name)]}
-    prepare.prepare_rows(spec, prepare.Model(facts, tokenizer), files, [], output)
+    prepare.prepare_rows(spec, model, files, [], output)
     print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - used}))
 
 

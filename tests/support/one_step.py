@@ -17,6 +17,7 @@ from training_runs import build_config
 from finetune_api.kinds.finetunejob.spec import Precision
 from finetune_trainer.batches import dataset as row_files
 from finetune_trainer.batches import packed_attention
+from finetune_trainer.batches.collate import Padding
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
@@ -43,7 +44,7 @@ class Recorder(transformers.TrainerCallback):
 
 def build_evaluator(tokens: int = 64, *, is_packed: bool) -> Evaluator:
     """Return what puts rows through a language model in micro-batches of so many tokens."""
-    return Evaluator(NextTokensHead(), 1, tokens, torch.device("cpu"), False, is_packed)
+    return Evaluator(NextTokensHead(), Padding(1), tokens, torch.device("cpu"), False, is_packed)
 
 
 def packing(model: Any, is_packed: bool) -> contextlib.AbstractContextManager[None]:

@@ -92,7 +92,7 @@ def compute_singly(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> Fi
         is_language = isinstance(head, NextTokensHead)
         return (token_loss.compute_token_loss if is_language else row_loss.compute_row_loss)(logits, batch["labels"])
 
-    return compute(model, [head.collate([row], 0, is_packed=False) for row in rows], run)
+    return compute(model, [head.collate([row], collate.Padding(0), is_packed=False) for row in rows], run)
 
 
 def compute_packed(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> Figures:
@@ -100,7 +100,7 @@ def compute_packed(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> Fi
     with head.packing(model):
         return compute(
             model,
-            [head.collate(rows, 0, is_packed=True)],
+            [head.collate(rows, collate.Padding(0), is_packed=True)],
             lambda model, batch: head.compute_loss(model, batch, is_autocast=False),
         )
 
@@ -125,7 +125,7 @@ def compute_other_rows(model: Any, head: TaskHead) -> tuple[torch.Tensor, torch.
 
 
 def _compute_logits(model: Any, rows: list[dict[str, Any]], head: TaskHead) -> torch.Tensor:
-    batch = _move(head.collate(rows, 0, is_packed=True), model)
+    batch = _move(head.collate(rows, collate.Padding(0), is_packed=True), model)
     batch.pop("labels")
     with head.packing(model), torch.no_grad():
         logits: torch.Tensor = model(**batch).logits

@@ -16,6 +16,7 @@ from packed_models import (
 from torch import nn
 
 from finetune_trainer.batches import packed_attention
+from finetune_trainer.batches.collate import Padding
 from finetune_trainer.model import architectures
 
 
@@ -48,7 +49,7 @@ def test_a_model_is_left_as_it_was() -> None:
     model = MODELS["bert"]()
     with packed_attention.packed(model, reads_first_tokens=True):
         assert model.config._attn_implementation == packed_attention.PACKED
-    batch = find_head("bert").collate(make_rows(), 0, is_packed=False)
+    batch = find_head("bert").collate(make_rows(), Padding(0), is_packed=False)
     labels = batch.pop("labels")
 
     assert model.config._attn_implementation == "sdpa"

@@ -2,7 +2,6 @@
 
 # ruff: noqa: E501 - a case per line keeps the tables readable
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,16 +13,14 @@ import numpy
 import pytest
 import transformers
 
-from finetune_api.errors import ConfigError, FineTuneError, ModelError
+from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Task
 from finetune_trainer import tasks
 from finetune_trainer.model import facts as base_model
-from finetune_trainer.model import fit
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.model.tokenizer import load_tokenizer
 
 SOURCE = ModelSource(uri="s3://models/tiny/")
-ENCODER_LAYERS = {"query", "key", "value", "dense"}
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +92,7 @@ def change(folder: Path, tmp_path: Path, edit: Callable[[Path], object]) -> Path
 def test_the_facts_of_an_encoder(encoder_folder: Path) -> None:
     facts = base_model.load_facts(encoder_folder, None, SOURCE)
     assert (facts.model_type, facts.dtype, facts.num_layers, facts.hidden_size) == ("bert", "F32", 2, 64)
-    assert (facts.intermediate_size, facts.max_positions, facts.is_decoder) == (128, 128, False)
-    assert {path.rpartition(".")[2] for path in facts.linear_shapes} == ENCODER_LAYERS
-    assert facts.linear_shapes["encoder.layer.0.intermediate.dense"] == (128, 64)
+    assert (facts.intermediate_size, facts.is_decoder, facts.linear_shapes) == (128, False, {})
     embeddings = (facts.vocabulary_size + 128 + 2) * 64 + 2 * 64
     layer = 4 * (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64) + 4 * 64
     assert facts.num_parameters == embeddings + 2 * layer + (64 * 64 + 64)
@@ -109,12 +104,11 @@ def test_the_facts_of_a_gguf_file(gguf_path: Path) -> None:
         model_type="llama",
         num_parameters=40 * 32 + 32 * 32 + 48 * 32 + 32,
         dtype="F32",
-        linear_shapes={"model.layers.0.self_attn.q_proj": (32, 32), "model.layers.0.mlp.up_proj": (48, 32)},
+        linear_shapes={},
         num_layers=1,
         hidden_size=32,
         intermediate_size=48,
         vocabulary_size=40,
-        max_positions=64,
         is_decoder=False,
     )
 
@@ -139,11 +133,6 @@ def test_a_gguf_file_whose_positions_would_be_read_wrong_is_refused(tmp_path: Pa
     write_gguf(tmp_path / "scaled.gguf", {"blk.0.attn_q.weight": (32, 32), **factors}, scale)
     with pytest.raises(ModelError, match=r"must have plain rotary positions to be read from GGUF; it scales them"):
         base_model.load_facts(tmp_path, "scaled.gguf", SOURCE)
-
-
-def test_experts_in_a_gguf_file_are_seen(tmp_path: Path) -> None:
-    write_gguf(tmp_path / "experts.gguf", {"blk.0.ffn_gate_exps.weight": (2, 32, 32)})
-    assert base_model.load_facts(tmp_path, "experts.gguf", SOURCE).has_experts
 
 
 def edit_config(**changes: Any) -> Callable[[Path], object]:
@@ -191,50 +180,12 @@ def test_a_tokenizer_beside_a_configuration_of_wrong_types_is_refused(encoder_fo
         load_tokenizer(folder, None, SOURCE)
 
 
-# A head of its own.
-
-
-@pytest.fixture(scope="module")
-def classifier_facts(tmp_path_factory: pytest.TempPathFactory) -> ModelFacts:
-    """A model that tells three moods apart."""
-    names = {0: "sad", 1: "so-so", 2: "glad"}
-    config = transformers.BertConfig(
-        vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, id2label=names
-    )
-    folder = tmp_path_factory.mktemp("classifier")
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    return base_model.load_facts(folder, None, SOURCE)
-
-
-@pytest.mark.parametrize(
-    ("labels", "want"),
-    [
-        pytest.param(["glad", "sad", "so-so"], ["sad", "so-so", "glad"], id="the head's labels in its order"),
-        pytest.param(["a", "b", "c"], ["a", "b", "c"], id="as many others"),
-    ],
-)
-def test_labels_follow_a_head_that_knows_them(classifier_facts: ModelFacts, labels: list[str], want: list[str]) -> None:
-    assert fit.order_labels(classifier_facts, labels, SOURCE) == want
-
-
-def test_a_head_for_another_number_of_labels_is_refused(classifier_facts: ModelFacts) -> None:
-    with pytest.raises(ModelError, match=r"a head for 3 labels \(sad, so-so, glad\).* must be .*: 2 \(bad, good\)"):
-        fit.order_labels(classifier_facts, ["bad", "good"], SOURCE)
-
-
-def test_without_a_head_the_labels_keep_their_order(encoder_folder: Path) -> None:
-    assert fit.order_labels(base_model.load_facts(encoder_folder, None, SOURCE), ["b", "a"], SOURCE) == [
-        "b",
-        "a",
-    ]
-
-
 # What it can be trained for.
 
 
 def test_tasks_that_fit() -> None:
     def fitting(model_type: str, is_decoder: bool = False) -> list[Task]:
-        facts = ModelFacts(model_type, 1, "F32", {}, 1, 1, 1, 1, None, is_decoder)
+        facts = ModelFacts(model_type, 1, "F32", {}, 1, 1, 1, 1, is_decoder)
         return tasks.find_fitting_tasks(facts)
 
     language = [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
@@ -248,69 +199,3 @@ def test_a_size_that_differs_by_layer_counts_as_the_largest(decoder_folder: Path
     config = transformers.AutoConfig.from_pretrained(decoder_folder)
     assert base_model.load_facts(decoder_folder, None, SOURCE).intermediate_size == config.intermediate_size == 128
     assert [base_model.find_largest(size) for size in ([64, 256, 128], 128, None, [])] == [256, 128, 0, 0]
-
-
-def test_experts_are_not_linear_layers_and_are_not_quantized(encoder_folder: Path, tmp_path: Path) -> None:
-    config = transformers.Qwen3MoeConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=64, moe_intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_experts=2, num_experts_per_tok=1,
-    )  # fmt: skip
-    transformers.Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
-    facts = base_model.load_facts(tmp_path, None, SOURCE)
-    tokenizer = load_tokenizer(encoder_folder, None, SOURCE)
-
-    assert {path.rpartition(".")[2] for path in facts.linear_shapes} == {"q_proj", "k_proj", "v_proj", "o_proj", "gate"}
-    with pytest.raises(ConfigError, match=r"spec\.method\.quantization \(NF4\) must be None for .* experts"):
-        fit.check_fit(
-            dataclasses.replace(facts, vocabulary_size=len(tokenizer)),
-            tokenizer,
-            make_spec(method={"quantization": "NF4"}),
-            tasks.find_fitting_tasks(facts),
-        )
-
-
-MISFITS = [
-    pytest.param({"task": "CausalLM"}, ModelError, "must be a model for CausalLM; architecture bert fits SequenceClassification", id="an encoder asked for CausalLM"),
-    pytest.param({"training": {"maxLength": 129}}, ConfigError, "spec.training.maxLength (129) must be at most 128, the positions of s3://models/tiny/", id="longer than the model's positions"),
-    pytest.param({"method": {"lora": {"targetModules": ["query", "qurey"]}}}, ModelError, "spec.method.lora.targetModules (qurey) must name linear layers of the model, which has dense, key, query, value; did you mean query?", id="LoRA targets that match nothing"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("changes", "want_class", "want"), MISFITS)
-def test_what_does_not_fit_the_model_is_refused(
-    encoder_folder: Path, changes: dict[str, Any], want_class: type[FineTuneError], want: str
-) -> None:
-    facts = base_model.load_facts(encoder_folder, None, SOURCE)
-    tokenizer = load_tokenizer(encoder_folder, None, SOURCE)
-    fit.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
-    with pytest.raises(want_class) as caught:
-        fit.check_fit(facts, tokenizer, make_spec(**changes), tasks.find_fitting_tasks(facts))
-    assert want in caught.value.message
-    assert caught.value.remedy
-
-
-def test_a_tokenizer_of_another_model_is_refused(encoder_folder: Path, decoder_folder: Path) -> None:
-    facts = base_model.load_facts(encoder_folder, None, SOURCE)
-    tokenizer = load_tokenizer(decoder_folder, None, SOURCE)
-    assert len(tokenizer) > facts.vocabulary_size
-    with pytest.raises(ModelError, match="must not know more tokens than the model"):
-        fit.check_fit(facts, tokenizer, make_spec(), tasks.find_fitting_tasks(facts))
-
-
-TARGETS = [
-    (["q_proj"], ["a.q_proj"]),
-    (["a.q_proj", "b.v_proj"], ["a.q_proj", "b.v_proj"]),
-    (["proj"], []),
-    (["all-linear"], ["a.q_proj", "b.v_proj"]),
-]
-
-
-@pytest.mark.parametrize(("targets", "want"), TARGETS, ids=lambda value: " ".join(value) or "none")
-def test_a_target_is_the_end_of_a_path_at_a_dot(targets: list[str], want: list[str]) -> None:
-    facts = ModelFacts("x", 1, "F32", {"a.q_proj": (1, 1), "b.v_proj": (1, 1)}, 1, 1, 1, 1, None, False)
-    assert list(fit.match_linear(facts, targets)) == want
-
-
-def test_roberta_has_fewer_positions_than_it_says(encoder_folder: Path, tmp_path: Path) -> None:
-    folder = change(encoder_folder, tmp_path, edit_config(model_type="roberta", pad_token_id=1))
-    assert base_model.load_facts(folder, None, SOURCE).max_positions == 126

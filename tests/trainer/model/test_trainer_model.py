@@ -11,7 +11,7 @@ import torch
 import transformers
 from training_runs import build_config
 
-from finetune_api.errors import ConfigError, ModelError
+from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision, Task
 from finetune_trainer import tasks
 from finetune_trainer.model import load as model
@@ -58,7 +58,7 @@ def test_everything_new_is_trained_and_published_with_an_adapter(folder: Path, t
     tuned = apply_method(loaded, spec, CLASSIFIER)
     save.save_model(tuned, spec, tmp_path)
 
-    assert loaded.new_modules == ["classifier", "pre_classifier"]
+    assert loaded.structure.new_modules == ["classifier", "pre_classifier"]
     assert list_trained(tuned) == ["adapter", "base_model.model.classifier.", "base_model.model.pre_classifier."]
     from safetensors import safe_open
 
@@ -81,10 +81,10 @@ def test_a_pooler_the_checkpoint_lacks_is_trained_whole_on_a_quantized_base(
     loaded = load(tmp_path / "without-pooler", spec, CLASSIFIER)
     tuned = apply_method(loaded, spec, CLASSIFIER)
 
-    assert loaded.new_modules == ["bert.pooler.dense", "classifier"]
+    assert loaded.structure.new_modules == ["bert.pooler.dense", "classifier"]
     trained = {name for name, item in tuned.named_parameters() if item.requires_grad and "lora_" not in name}
     assert {name.partition(".modules_to_save")[0] for name in trained} == {
-        f"base_model.model.{name}" for name in loaded.new_modules
+        f"base_model.model.{name}" for name in loaded.structure.new_modules
     }
     assert {item.dtype for name, item in tuned.named_parameters() if name in trained} == {torch.float32}
 
@@ -150,7 +150,7 @@ def test_auto_precision_on_a_cpu_is_float32() -> None:
 def test_target_modules_that_match_nothing_are_answered_with_those_there_are(folder: Path) -> None:
     spec = build_spec(kind="LoRA", lora={"targetModules": ["attention"]})
 
-    with pytest.raises(ConfigError, match=r"targetModules \(attention\) must name linear layers .*q_proj"):
+    with pytest.raises(ModelError, match=r"targetModules \(attention\) must name linear layers .*q_proj"):
         apply_method(load(folder / "decoder", spec, LANGUAGE), spec, LANGUAGE)
 
 
@@ -177,7 +177,7 @@ def test_weights_that_the_configuration_leaves_out_are_refused(folder: Path, tmp
 def test_the_head_of_another_task_may_be_left_out(folder: Path) -> None:
     loaded = load(folder / "decoder", build_spec(kind="LoRA"), CLASSIFIER)
 
-    assert loaded.new_modules == ["score"]
+    assert loaded.structure.new_modules == ["score"]
 
 
 def test_a_pickled_model_is_never_read(folder: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def make_llama_8b() -> ModelFacts:
         shapes = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
         shapes |= {"gate_proj": (14336, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
         linear |= {f"model.layers.{layer}.{name}": shape for name, shape in shapes.items()}
-    return ModelFacts("llama", 8_030_261_248, "BF16", linear, 32, 4096, 14336, 128_256, 131_072, False)
+    return ModelFacts("llama", 8_030_261_248, "BF16", linear, 32, 4096, 14336, 128_256, False)
 
 
 def make_spec(**changes: Any) -> FineTuneJobSpec:
@@ -93,7 +93,7 @@ def test_the_examples_are_predicted_within_15_percent(
     method: dict[str, Any], num_parameters: int, num_linear: int, *, longest: int, want_gib: float
 ) -> None:
     sides = {"encoder.dense": (num_linear // 384, 384)}
-    facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, 512, False)
+    facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, False)
     spec = make_spec(task="SequenceClassification", method=method, resources={"gpus": 0})
     found = memory.predict_peak(facts, spec, CLASSIFIER, 16 * longest).peak / GIB
     assert want_gib * 0.85 < found < want_gib * 1.15
@@ -104,7 +104,7 @@ def test_a_language_model_is_predicted_within_15_percent() -> None:
         "q_proj": (576, 576), "k_proj": (192, 576), "v_proj": (192, 576), "o_proj": (576, 576),
         "gate_proj": (1536, 576), "up_proj": (1536, 576), "down_proj": (576, 1536),
     }.items()}  # fmt: skip
-    facts = ModelFacts("llama", 134_515_008, "Q4_1", linear, 30, 576, 1536, 49_152, 8192, False)
+    facts = ModelFacts("llama", 134_515_008, "Q4_1", linear, 30, 576, 1536, 49_152, False)
     method = lora(8, ["q_proj", "k_proj", "v_proj", "o_proj"])
     spec = make_spec(task="InstructionTuning", method=method, resources={"gpus": 0}, training={"batchSize": 8})
     # SmolLM2 on dictionary entries, batches of 8, the longest row of 103 tokens; measured 2.4 GiB.

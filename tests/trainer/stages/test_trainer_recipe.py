@@ -57,7 +57,7 @@ def test_a_run_leaves_exactly_these_files(bench: RunBench, tmp_path: Path) -> No
 
     model = [
         f"runs/UID/attempts/1/model/{name}"
-        for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+        for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json")
     ]
     assert bench.list_keys(config) == [
         "current.json",

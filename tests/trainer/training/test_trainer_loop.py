@@ -18,6 +18,7 @@ from finetune_api.errors import Diverged, Interrupted
 from finetune_api.kinds.finetunejob.spec import Precision
 from finetune_trainer import signals, tasks
 from finetune_trainer.batches import dataset
+from finetune_trainer.batches.collate import Padding
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.losses import tokens
 from finetune_trainer.model import load, method
@@ -103,7 +104,7 @@ def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder:
     )
     tuned = method.apply_method(loaded, config.spec, task).train()
     split = dataset.load_rows(folder / "rows.parquet")
-    batch = head.collate([split[0], split[1]], 1, is_packed=False)
+    batch = head.collate([split[0], split[1]], Padding(1), is_packed=False)
 
     def compute() -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
@@ -123,7 +124,7 @@ def test_a_model_whose_pad_token_is_its_stop_token_learns_to_stop(folder: Path) 
     stop = tuned.config.eos_token_id
     short, long = [10, 20, 30, stop], [11, 21, 31, 41, 51, 61, stop]
     batch = NextTokensHead().collate(
-        [{"input_ids": row, "labels": row} for row in (short, long)], stop, is_packed=False
+        [{"input_ids": row, "labels": row} for row in (short, long)], Padding(stop), is_packed=False
     )
     assert batch["input_ids"][0].tolist() == [*short, stop, stop, stop]
     assert batch["labels"][0].tolist() == [-100, *short[1:], -100, -100, -100]

@@ -1,4 +1,4 @@
-"""Rows become tensors: one packed row without padding, or several padded on the right.
+"""Rows become tensors: one packed row without padding, or several padded ones.
 
 Labels are masked by position, never by the pad id: in many models the pad token is the stop token, and masking by id
 would unlearn to stop. The first token of a row is never a target: nothing stands before it that could predict it, and
@@ -8,6 +8,7 @@ Shapes: N rows, T tokens: of the longest row when padded, of all rows when packe
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -19,23 +20,32 @@ Batch = dict[str, Any]
 """What one forward pass takes, and `labels`."""
 
 
-def collate_inputs(rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What fills short rows, and on which side."""
+
+    token_id: int
+    is_left: bool = False
+    """For heads that read the last position of a batch, whatever stands there."""
+
+
+def collate_inputs(rows: Sequence[Mapping[str, Any]], padding: Padding, *, is_packed: bool) -> Batch:
     """Make what one forward pass takes of a micro-batch, packed or padded."""
-    return _pack_inputs(rows) if is_packed else _pad_inputs(rows, pad_token_id)
+    return _pack_inputs(rows) if is_packed else _pad_inputs(rows, padding)
 
 
-def _pad_inputs(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> Batch:
-    """Pad rows on the right.
+def _pad_inputs(rows: Sequence[Mapping[str, Any]], padding: Padding) -> Batch:
+    """Pad rows.
 
     Returns:
         input_ids, attention_mask and, where the rows have them, token_type_ids: [N, T].
     """
     batch = {
-        "input_ids": _pad([row["input_ids"] for row in rows], pad_token_id),
-        "attention_mask": _pad([numpy.ones(len(row["input_ids"]), dtype=numpy.int64) for row in rows], 0),
+        "input_ids": _pad([row["input_ids"] for row in rows], padding.token_id, padding),
+        "attention_mask": _pad([numpy.ones(len(row["input_ids"]), dtype=numpy.int64) for row in rows], 0, padding),
     }
     if "token_type_ids" in rows[0]:
-        batch["token_type_ids"] = _pad([row["token_type_ids"] for row in rows], 0)
+        batch["token_type_ids"] = _pad([row["token_type_ids"] for row in rows], 0, padding)
     return batch
 
 
@@ -66,10 +76,10 @@ def collate_row_labels(rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
     return torch.tensor([int(row["label"]) for row in rows])
 
 
-def collate_token_labels(rows: Sequence[Mapping[str, Any]], *, is_packed: bool) -> torch.Tensor:
+def collate_token_labels(rows: Sequence[Mapping[str, Any]], padding: Padding, *, is_packed: bool) -> torch.Tensor:
     """Return the next tokens that are learned, [N, T] or packed [1, T]."""
     labels = [_mask_first(row["labels"]) for row in rows]
-    return _join(labels) if is_packed else _pad(labels, IGNORED)
+    return _join(labels) if is_packed else _pad(labels, IGNORED, padding)
 
 
 def count_targets(batch: Batch) -> int:
@@ -92,8 +102,10 @@ def _join(values: Sequence[Any]) -> torch.Tensor:
     return torch.from_numpy(numpy.concatenate([numpy.asarray(row, dtype=numpy.int64) for row in values]))[None]
 
 
-def _pad(values: Sequence[Any], filler: int) -> torch.Tensor:
-    padded = torch.full((len(values), max(len(row) for row in values)), filler, dtype=torch.int64)
+def _pad(values: Sequence[Any], filler: int, padding: Padding) -> torch.Tensor:
+    longest = max(len(row) for row in values)
+    padded = torch.full((len(values), longest), filler, dtype=torch.int64)
     for index, row in enumerate(values):
-        padded[index, : len(row)] = torch.from_numpy(numpy.asarray(row, dtype=numpy.int64))
+        start = longest - len(row) if padding.is_left else 0
+        padded[index, start : start + len(row)] = torch.from_numpy(numpy.asarray(row, dtype=numpy.int64))
     return padded

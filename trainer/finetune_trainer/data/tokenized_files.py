@@ -236,6 +236,8 @@ def _count(batch: _Batch, counts: TokenCounts, findings: Findings) -> None:
         counts.num_lost += row.num_lost
         counts.longest = max(counts.longest, row.num_whole)
     for index in numpy.flatnonzero(batch.learned == 0).tolist():
+        if batch.rows[index].problem:
+            continue
         findings.add(
             batch.samples[index].place,
             f"must keep a token to learn within spec.training.maxLength; all {batch.lengths[index]} tokens that were"

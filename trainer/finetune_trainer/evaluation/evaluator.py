@@ -17,7 +17,7 @@ import torch
 from finetune_api.errors import Diverged
 from finetune_trainer import signals
 from finetune_trainer.batches import sampler
-from finetune_trainer.batches.collate import Batch
+from finetune_trainer.batches.collate import Batch, Padding
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.evaluation.metrics import Scores
 from finetune_trainer.evaluation.report import SAMPLE_ROWS, Sample, TokenLogit
@@ -32,7 +32,7 @@ class Evaluator:
     """Puts rows through a model."""
 
     head: "TaskHead"
-    pad_token_id: int
+    padding: Padding
     micro_batch_tokens: int
     device: torch.device
     is_autocast: bool
@@ -92,7 +92,7 @@ class Evaluator:
         )
 
     def _collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
-        batch = self.head.collate([rows[index] for index in indices], self.pad_token_id, is_packed=is_packed)
+        batch = self.head.collate([rows[index] for index in indices], self.padding, is_packed=is_packed)
         return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
         }

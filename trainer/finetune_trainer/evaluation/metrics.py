@@ -83,13 +83,13 @@ class RowScores:
         self.predictions += other.predictions
 
     def compute(self) -> dict[str, float]:
-        """Compute every metric of the task; a label without a row or a prediction counts as 0, as usual."""
+        """Compute every metric of the task; averages are over the labels that rows have or are given, as usual."""
         from sklearn import metrics
 
         found = {"accuracy": float(metrics.accuracy_score(self.targets, self.predictions))}
         for average in ("macro", "weighted"):
             precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-                self.targets, self.predictions, labels=range(self.num_labels), average=average, zero_division=0
+                self.targets, self.predictions, average=average, zero_division=0
             )
             found |= {f"f1_{average}": float(f1), f"precision_{average}": float(precision)}
             found |= {f"recall_{average}": float(recall)}

@@ -6,7 +6,6 @@ code of its own is refused.
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,19 +33,13 @@ class ModelFacts:
     dtype: str
     """Type most weights are stored in, as the file calls it: `BF16`, `F32`, `Q4_1` …"""
     linear_shapes: dict[str, tuple[int, int]]
-    """Path and shape of every linear layer but the head and the embeddings; empty where names can't be told."""
+    """Path and shape of every linear layer that may get an adapter, from the model's structure; empty before that."""
     num_layers: int
     hidden_size: int
     intermediate_size: int
     vocabulary_size: int
-    max_positions: int | None
-    """Tokens the model has positions for; None where positions are relative."""
     is_decoder: bool
     """Whether the configuration calls an encoder's architecture a decoder."""
-    has_experts: bool = False
-    """Whether layers are mixtures of experts."""
-    head_labels: tuple[str, ...] = ()
-    """What the classes of the checkpoint's own classification head are called, by id; empty without such a head."""
 
 
 def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> ModelFacts:
@@ -73,15 +66,12 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         model_type=str(config.model_type),
         num_parameters=sum(map(math.prod, shapes.values())),
         dtype=max(dtypes, key=lambda name: dtypes[name]),
-        linear_shapes=_find_linear(shapes, gguf_file is not None),
+        linear_shapes={},
         num_layers=int(getattr(text, "num_hidden_layers", 0) or 0),
         hidden_size=hidden,
         intermediate_size=find_largest(getattr(text, "intermediate_size", 0)) or 4 * hidden,
         vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
-        max_positions=_find_max_positions(text),
         is_decoder=bool(getattr(config, "is_decoder", False)),
-        has_experts=any(_EXPERTS in name or _GGUF_EXPERTS in name for name in shapes),
-        head_labels=_find_head_labels(shapes, config),
     )
 
 
@@ -99,12 +89,6 @@ def _check_unquantized(config: Any, where: str) -> None:
 def find_largest(size: Any) -> int:
     """Return a size, the largest where layers differ in it."""
     return max(map(int, size), default=0) if isinstance(size, (list, tuple)) else int(size or 0)
-
-
-def _find_head_labels(shapes: Iterable[str], config: Any) -> tuple[str, ...]:
-    if not any(name.partition(".")[0] in _HEAD_NAMES for name in shapes):
-        return ()
-    return tuple(str(name) for _, name in sorted(config.id2label.items()))
 
 
 def _check_code(folder: Path, where: str) -> None:
@@ -178,50 +162,3 @@ def _load_weight_map(index: Path, where: str) -> dict[str, str]:
             f" {type(error).__name__}: {wording.show_error(error)}",
             "upload the file again.",
         ) from error
-
-
-# How transformers calls what GGUF abbreviates, for the Llama family and its relatives.
-_GGUF_LINEAR = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_HEAD_NAMES = ("classifier", "score")
-# Experts are one tensor of all of them once they are loaded: no linear layers to quantize or to put an adapter on.
-_EXPERTS, _GGUF_EXPERTS = ".experts.", "_exps."
-_NOT_LINEAR = (_EXPERTS, "embed", "wte", "wpe", "norm", "lm_head", "classifier", "score", "relative_attention_bias")
-
-
-def _find_linear(shapes: dict[str, tuple[int, ...]], is_gguf: bool) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for name, shape in shapes.items():
-        path = name.removesuffix(".weight")
-        if len(shape) != 2 or path == name:
-            continue
-        if is_gguf:
-            layer, _, last = path.rpartition(".")
-            if not layer.startswith("blk."):
-                continue
-            if last not in _GGUF_LINEAR:
-                return {}  # another family: its names can't be told from here, the train stage checks them
-            path = f"model.layers.{layer.removeprefix('blk.')}.{_GGUF_LINEAR[last]}"
-        elif any(word in path.lower() for word in _NOT_LINEAR):
-            continue
-        found[path] = (shape[0], shape[1])
-    return found
-
-
-# Their first position is the padding index plus one, so as many positions are never used.
-_SHIFTED_POSITIONS = {"camembert", "data2vec-text", "ibert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xmod"}
-
-
-def _find_max_positions(config: Any) -> int | None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if not positions:
-        return None
-    shift = int(config.pad_token_id or 0) + 1 if config.model_type in _SHIFTED_POSITIONS else 0
-    return int(positions) - shift

@@ -4,9 +4,9 @@ safetensors only and never a model's own code. What a checkpoint lacks (a new he
 any method: frozen or left out it would be random weights that nobody could load again.
 """
 
+import contextlib
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,28 +15,22 @@ import torch
 import transformers
 from torch import nn
 
-from finetune_api import wording
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
+from finetune_trainer.model.structure import ModelStructure, inspect_structure
 
 if TYPE_CHECKING:
     from finetune_trainer.tasks import TaskRows
 
 logger = logging.getLogger(__name__)
 
-HEAD_NAMES = ("classifier", "score")
-"""What transformers calls the head of a sequence classifier."""
-UNQUANTIZED_MODULES = [*HEAD_NAMES, "pre_classifier", ".*pooler", "lm_head", "embed_out"]
-"""Heads are left out of quantization: they are trained, or decide every token. Each is matched from the start of a
-module's path, so one that lies in the body needs the pattern."""
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A base model, and the modules its checkpoint had no weights for."""
+    """A base model, and what is known of its class and its checkpoint."""
 
     model: Any
-    new_modules: list[str]
+    structure: ModelStructure
 
 
 def decide_precision(wanted: Precision, device: torch.device) -> Precision:
@@ -99,14 +93,14 @@ def load_base(
     """
     arguments: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     arguments |= task.build_model_arguments(labels)
+    structure = inspect_structure(folder, None, spec.model, task)
     arguments["dtype"] = getattr(torch, choose_dtype(spec, precision))
     model_class = getattr(transformers, task.MODEL_CLASS)
     try:
         if spec.method.quantization != Quantization.NONE:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            arguments["quantization_config"] = _build_quantization(spec, config, arguments["dtype"])
+            arguments["quantization_config"] = build_quantization(spec, structure, arguments["dtype"])
             arguments["device_map"] = {"": device}
-        model, report = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **arguments)
+        model = model_class.from_pretrained(folder, use_safetensors=True, **arguments)
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -115,34 +109,41 @@ def load_base(
             f"{' '.join(str(error).split())[:400]}",
             "check that the folder is complete and its architecture fits spec.task",
         ) from error
-    _check_all_taken(model, report["unexpected_keys"], spec)
-    new_modules = _find_new_modules(model, report["missing_keys"], task)
     if spec.method.quantization == Quantization.NF4 and device.type == "cpu":
         _keep_training_layout(model)
-    model.config.use_cache = False
-    return LoadedModel(model, new_modules)
+    return LoadedModel(model, structure)
 
 
-def _build_quantization(spec: FineTuneJobSpec, config: Any, dtype: torch.dtype) -> Any:
-    """Describe how the frozen base is quantized.
+def count_quantized(model: nn.Module) -> int:
+    """Count the layers that hold their weights in few bits."""
+    return sum(type(module).__name__ in ("Linear4bit", "Linear8bitLt") for module in model.modules())
 
-    Raises:
-        ModelError: it is quantized already.
-    """
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(
-            f"spec.model.uri ({spec.model.uri}) must hold unquantized weights to be quantized to "
-            f"{spec.method.quantization}",
-            "set method.quantization to None, or use the unquantized model",
-        )
+
+@contextlib.contextmanager
+def without_cache(model: Any) -> Iterator[None]:
+    """Keep a model from filling a cache of keys and values, which training has no use for; its files don't say so."""
+    configurations = [model.config, model.config.get_text_config()]
+    before = [(config, config.use_cache) for config in configurations if hasattr(config, "use_cache")]
+    for config, _ in before:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config, value in before:
+            config.use_cache = value
+
+
+def build_quantization(spec: FineTuneJobSpec, structure: ModelStructure, dtype: torch.dtype) -> Any:
+    """Describe how the frozen base is quantized; what is new, and every head, stays as it is."""
+    skipped = list(structure.unquantized)
     if spec.method.quantization == Quantization.INT8:
-        return transformers.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED_MODULES)
+        return transformers.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=UNQUANTIZED_MODULES,
+        llm_int8_skip_modules=skipped,
     )
 
 
@@ -157,40 +158,3 @@ def _keep_training_layout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def _check_all_taken(model: Any, unexpected: Iterable[str], spec: FineTuneJobSpec) -> None:
-    """Check that no weight of the body was left out; another task's head, or a pooler it has no use for, may be.
-
-    Raises:
-        ModelError: the configuration describes a smaller model than the files hold.
-    """
-    prefix = f"{model.base_model_prefix}."
-    left = [key for key in sorted(unexpected) if "pooler" not in key and key.partition(".")[0] not in HEAD_NAMES]
-    if body := [key for key in left if key.startswith(prefix) or re.search(r"\.\d+\.", key)]:
-        raise ModelError(
-            f"spec.model.uri ({spec.model.uri}) must hold the weights its config.json describes; it holds more: "
-            f"{wording.show_names(body)}",
-            "upload the config.json that belongs to the weights",
-        )
-
-
-def _find_new_modules(model: Any, missing: Sequence[str], task: "TaskRows") -> list[str]:
-    """Name the modules the checkpoint had no weights for: the head, perhaps a pooler.
-
-    Raises:
-        ModelError: weights beyond the task's head are missing.
-    """
-    prefix = f"{model.base_model_prefix}."
-    found: dict[str, None] = {}
-    for key in sorted(missing):
-        # Of the body, the module itself; of the head, all of it.
-        name = key.rpartition(".")[0] if key.startswith(prefix) else key.partition(".")[0]
-        found[name] = None
-    body = [name for name in found if name.startswith(prefix) and "pooler" not in name]
-    if body or (found and not task.HAS_OWN_HEAD):
-        raise ModelError(
-            f"spec.model.uri must hold all weights of {type(model).__name__}; missing: {', '.join(list(found)[:5])}",
-            "check that the folder is complete and its architecture fits spec.task",
-        )
-    return list(found)

@@ -8,10 +8,15 @@ from torch import nn
 
 from finetune_api.errors import ConfigError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, LoraVariant, MethodKind, Quantization
-from finetune_trainer.model.load import HEAD_NAMES, LoadedModel
+from finetune_trainer.model import fit
+from finetune_trainer.model.load import LoadedModel
 
 if TYPE_CHECKING:
     from finetune_trainer.tasks import TaskRows
+
+
+_ADDED_BY_PEFT = ("classifier", "score")
+"""Heads that PEFT trains beside a classifier's adapter by itself."""
 
 
 def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, task: "TaskRows") -> Any:
@@ -23,18 +28,12 @@ def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, task: "TaskRows") -
     Raises:
         ConfigError: the method doesn't fit the model.
     """
-    heads = _find_heads(loaded.model, loaded.new_modules)
+    heads = list(dict.fromkeys([*loaded.structure.new_modules, *loaded.structure.heads]))
     if spec.method.kind == MethodKind.LORA:
-        return _add_adapter(loaded.model, heads, spec, task)
+        return _add_adapter(loaded, heads, spec, task)
     if spec.method.kind == MethodKind.HEAD_ONLY:
         _freeze_body(loaded.model, heads)
     return loaded.model
-
-
-def _find_heads(model: Any, new_modules: Sequence[str]) -> list[str]:
-    """Name the task's head and everything new; a language model's head is no head of the task."""
-    known = [name for name in HEAD_NAMES if isinstance(getattr(model, name, None), nn.Module)]
-    return list(dict.fromkeys([*new_modules, *known]))
 
 
 def _freeze_body(model: Any, heads: Sequence[str]) -> None:
@@ -58,36 +57,30 @@ def _freeze_body(model: Any, heads: Sequence[str]) -> None:
         module.requires_grad_(True)
 
 
-def _add_adapter(model: Any, heads: Sequence[str], spec: FineTuneJobSpec, task: "TaskRows") -> Any:
+def _add_adapter(loaded: LoadedModel, heads: Sequence[str], spec: FineTuneJobSpec, task: "TaskRows") -> Any:
     import peft
+
+    model = loaded.model
 
     if spec.method.quantization != Quantization.NONE:
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = spec.method.lora
-    targets: Any = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
+    fit.check_targets(loaded.structure, lora.target_modules)
     config = peft.LoraConfig(
         task_type=task.ADAPTER_TASK,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=float(lora.dropout),
-        target_modules=targets,
+        # By their whole names: of "all-linear" PEFT makes every layer of torch's, heads and what it then refuses too.
+        target_modules=list(fit.match_linear(loaded.structure.linear, lora.target_modules)),
         use_rslora=lora.variant == LoraVariant.RS_LORA,
         use_dora=lora.variant == LoraVariant.DORA,
-        # For a classifier peft adds the usual names of the head by itself.
-        modules_to_save=[name for name in heads if name not in HEAD_NAMES] or None,
+        modules_to_save=[name for name in heads if name not in _ADDED_BY_PEFT] or None,
     )
-    try:
-        with warnings.catch_warnings():
-            # peft asks the model for a property by its old name.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            tuned = peft.get_peft_model(model, config)
-    except ValueError as error:
-        linear = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
-        raise ConfigError(
-            f"spec.method.lora.targetModules ({', '.join(lora.target_modules)}) must name linear layers of the model: "
-            f"{', '.join(linear)}",
-            "use all-linear, or names from this list",
-        ) from error
+    with warnings.catch_warnings():
+        # peft asks the model for a property by its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        tuned = peft.get_peft_model(model, config)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             # peft keeps only its own matrices in float32, not the head that is trained beside them.

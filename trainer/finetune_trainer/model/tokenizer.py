@@ -1,7 +1,7 @@
 """The tokenizer of a base model: fast, whole, and without code of its own."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_api import wording
 from finetune_api.errors import ModelError
@@ -38,3 +38,22 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
             "save the tokenizer as tokenizer.json.",
         )
     return tokenizer
+
+
+def choose_pad_id(tokenizer: Any, config: Any) -> int:
+    """Choose what fills short rows, and have configuration and tokenizer say so where they are published.
+
+    Any id does for attention, since rows are masked by length. But some architectures count positions from their
+    padding, and a decoder's classifier reads the last token that is not its padding: so the model's own id stays what
+    it is, and one that has none gets one.
+    """
+    text = config.get_text_config()
+    own = getattr(text, "pad_token_id", None)
+    # Some checkpoints write -1 for none.
+    if own is None or own < 0:
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        own = next(int(candidate) for candidate in candidates if candidate is not None)
+        text.pad_token_id = config.pad_token_id = own
+    if tokenizer.pad_token_id != own and own < len(tokenizer):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
+    return int(own)

@@ -69,7 +69,7 @@ def count_trainable(facts: ModelFacts, spec: FineTuneJobSpec) -> int:
         case MethodKind.FULL:
             return facts.num_parameters
         case MethodKind.LORA:
-            targeted = fit.match_linear(facts, spec.method.lora.target_modules)
+            targeted = fit.match_linear(facts.linear_shapes, spec.method.lora.target_modules)
             return sum(spec.method.lora.rank * sum(shape) for shape in targeted.values())
         case MethodKind.HEAD_ONLY:
             return facts.hidden_size * facts.hidden_size

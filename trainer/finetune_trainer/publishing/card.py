@@ -11,6 +11,7 @@ from finetune_api.kinds.finetunejob.spec import MethodKind, Quantization
 from finetune_api.run import RunConfig
 from finetune_trainer import tasks
 from finetune_trainer.evaluation.report import EvaluationReport
+from finetune_trainer.model.structure import ModelStructure
 
 _QUANTIZATION_CODE = {
     Quantization.NONE: "",
@@ -27,7 +28,7 @@ class CardFacts:
     prepared: PreparedManifest
     report: EvaluationReport
     dtype: str
-    skipped_modules: list[str]
+    structure: ModelStructure
     gguf_file: str | None
     step: int
     is_early_stopped: bool
@@ -46,9 +47,9 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
     }
     # transformers doesn't quantize a GGUF file while it reads it.
     is_unpacked = is_adapter and facts.gguf_file is not None and spec.method.quantization != Quantization.NONE
-    imported = {task.MODEL_CLASS} | ({"AutoModelForCausalLM"} if is_unpacked else set())
+    imported = {task.MODEL_CLASS, "AutoConfig"} | ({"AutoModelForCausalLM"} if is_unpacked else set())
     imported |= {"BitsAndBytesConfig"} if spec.method.quantization != Quantization.NONE else set()
-    code = _QUANTIZATION_CODE[spec.method.quantization].format(skipped=facts.skipped_modules)
+    code = _QUANTIZATION_CODE[spec.method.quantization].format(skipped=facts.structure.unquantized)
     template = Path(__file__).with_name("model_card.md.j2").read_text(encoding="utf-8")
     # Markdown for people who read the job anyway: nothing to escape.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)  # noqa: S701
@@ -78,7 +79,7 @@ def build_card(config: RunConfig, facts: CardFacts) -> str:
         is_adapter=is_adapter,
         model_class=task.MODEL_CLASS,
         answers=task.ANSWERS,
-        has_own_head=task.HAS_OWN_HEAD,
+        has_untrained_head=task.HAS_OWN_HEAD and not facts.structure.has_trained_head,
         imported=sorted(imported),
         is_unpacked=is_unpacked,
         quantization_code=code,

@@ -4,7 +4,7 @@ It finds everything that can be wrong before a GPU is held, and never touches on
 prepared.json, whose digest the operator hands to the train stage; without that nothing here has happened.
 """
 
-import functools
+import dataclasses
 import hashlib
 import json
 import logging
@@ -19,7 +19,7 @@ from finetune_api import artifacts, quantities, validation, wording
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, S3Address
 from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.exits import ExitCode
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Quantization
 from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer import signals, storage, tasks
@@ -27,16 +27,18 @@ from finetune_trainer.data import findings as findings_of
 from finetune_trainer.data import report, sources, tokenized_files
 from finetune_trainer.data import splits as splits_of_rows
 from finetune_trainer.data.findings import BadRowsError, Findings
+from finetune_trainer.data.samples import Sample, TokenizedRow
 from finetune_trainer.data.sources import LocalFile
 from finetune_trainer.data.splits import Splits
 from finetune_trainer.data.tokenized_files import TokenCounts
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import files as model_files
-from finetune_trainer.model import fit
+from finetune_trainer.model import fit, input_ids
 from finetune_trainer.model.facts import ModelFacts
+from finetune_trainer.model.structure import ModelStructure
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.planning import memory, plan
-from finetune_trainer.stages import probe
+from finetune_trainer.stages import preflight, probe
 from finetune_trainer.stages.probe import Listing
 from finetune_trainer.storage import Store
 from finetune_trainer.tasks import TaskRows
@@ -55,6 +57,7 @@ class Model:
     """What the rows are prepared for."""
 
     facts: ModelFacts
+    structure: ModelStructure
     tokenizer: "PreTrainedTokenizerBase"
 
 
@@ -86,8 +89,10 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     prometheus.record_phase("fetch")
     base = _make_empty(scratch / "model")
     with model_files.fetch_behind(store, listing.model, base, _make_empty(scratch / "weights")) as pending:
-        model = _check_model(spec, base, listing.model.gguf_file)
-        files, inputs, warnings = _fetch_data(store, spec, listing, _make_empty(scratch / "data"))
+        facts, tokenizer = _check_model(spec, base, listing.model.gguf_file)
+        with preflight.inspect_behind(spec, base, listing.model.gguf_file) as structure:
+            files, inputs, warnings = _fetch_data(store, spec, listing, _make_empty(scratch / "data"))
+            model = build_model(spec, facts, structure.wait(), tokenizer)
         warnings += listing.model.warnings
 
         prometheus.record_phase("validate")
@@ -133,11 +138,25 @@ def _build_input(uri: str, entries: list[FileEntry]) -> InputEntry:
     return InputEntry(uri=uri, digest=digest, files=len(entries), size=sum(entry.size for entry in entries))
 
 
-def _check_model(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -> Model:
+def _check_model(
+    spec: FineTuneJobSpec, folder: Path, gguf_file: str | None
+) -> tuple[ModelFacts, "PreTrainedTokenizerBase"]:
     facts = base_model.load_facts(folder, gguf_file, spec.model)
     tokenizer = load_tokenizer(folder, gguf_file, spec.model)
-    fit.check_fit(facts, tokenizer, spec, tasks.find_fitting_tasks(facts))
-    return Model(facts, tokenizer)
+    fit.check_task(facts, spec, tasks.find_fitting_tasks(facts))
+    return facts, tokenizer
+
+
+def build_model(
+    spec: FineTuneJobSpec, facts: ModelFacts, structure: ModelStructure, tokenizer: "PreTrainedTokenizerBase"
+) -> Model:
+    """Bring together what is known of the model, after checking that it can be trained as the spec says.
+
+    Raises:
+        FineTuneError: it can't.
+    """
+    fit.check_structure(structure, spec)
+    return Model(dataclasses.replace(facts, linear_shapes=structure.linear), structure, tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +181,23 @@ def prepare_rows(
     """Read, check and tokenize the rows, decide what the spec left open, and write the report."""
     task = tasks.find_rows(spec.task)
     splits = splits_of_rows.read_splits(spec, task, files)
+    warnings = [*earlier, *fit.describe_left_out(model.structure, spec)]
     if splits.labels:
-        splits.labels = fit.order_labels(model.facts, splits.labels, spec.model)
+        splits.labels, warned = fit.order_labels(model.structure, splits.labels, spec.model)
+        warnings += warned
     rows = splits.rows
     overlaps = report.find_overlaps(splits.facts, rows)
-    warnings = [*earlier, *splits.warnings, *report.check_overlaps(splits.facts, overlaps, rows)]
+    warnings += [*splits.warnings, *report.check_overlaps(splits.facts, overlaps, rows)]
     warnings += _check_validation(spec, len(rows["validation"]))
 
     prometheus.record_phase("tokenize")
     rendering = task.check_tokenizer(model.tokenizer, splits.columns)
-    tokenize = functools.partial(
-        task.tokenize_batch,
-        tokenizer=model.tokenizer,
-        max_length=spec.training.max_length,
-        label_ids={label: index for index, label in enumerate(splits.labels)},
-    )
+    label_ids = {label: index for index, label in enumerate(splits.labels)}
+
+    def tokenize(samples: Sequence[Sample]) -> list[TokenizedRow]:
+        tokenized = task.tokenize_batch(samples, model.tokenizer, spec.training.max_length, label_ids)
+        return input_ids.fit_rows(samples, tokenized, model.structure, model.tokenizer)
+
     first = next(sample for split, sample in splits.iterate() if split == "train")
     # Also sets the tokenizer's truncation once, before several threads use it and it may not change any more.
     example = tokenize([first])[0]
@@ -187,7 +208,7 @@ def prepare_rows(
     summaries = {split: report.build_split(splits.facts, members, counts[split]) for split, members in rows.items()}
     warnings += report.build_warnings(splits.facts, rows, summaries, counts)
 
-    choice = _choose(spec, task, model.facts, splits, counts)
+    choice = _choose(spec, task, model, splits, counts)
     resolved, warnings = choice.resolved | rendering, warnings + choice.warnings
     document = {
         "version": report.VERSION,
@@ -224,9 +245,10 @@ class _Choice:
 
 
 def _choose(
-    spec: FineTuneJobSpec, task: TaskRows, facts: ModelFacts, splits: Splits, counts: Mapping[str, TokenCounts]
+    spec: FineTuneJobSpec, task: TaskRows, model: Model, splits: Splits, counts: Mapping[str, TokenCounts]
 ) -> _Choice:
     """Decide what the spec left open, and how much memory that will take."""
+    facts, num_quantized = model.facts, len(model.structure.quantized)
     longest = max(max(split.lengths, default=0) for split in counts.values())
     # A GPU's memory is known only on its node, where no pod of this stage runs.
     available = int(quantities.parse_quantity(spec.resources.memory)) if spec.resources.gpus == 0 else None
@@ -246,6 +268,8 @@ def _choose(
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
     }
+    if spec.method.quantization != Quantization.NONE:
+        resolved[ResolvedKey.QUANTIZED_LAYERS] = str(num_quantized)
     if splits.labels:
         resolved["labels"] = str(len(splits.labels))
     return _Choice(resolved, prediction.peak, warnings)

@@ -24,7 +24,7 @@ from finetune_trainer.model.facts import ModelFacts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from finetune_trainer.batches.collate import Batch
+    from finetune_trainer.batches.collate import Batch, Padding
     from finetune_trainer.evaluation.metrics import Scores
     from finetune_trainer.evaluation.report import Answer
     from finetune_trainer.losses.parts import LossParts
@@ -100,7 +100,7 @@ class TaskRows(Protocol):
 class TaskHead(Protocol):
     """What the module `head` of a task builds: from tokenized rows to losses, metrics and answers."""
 
-    def collate(self, rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> "Batch":
+    def collate(self, rows: Sequence[Mapping[str, Any]], padding: "Padding", *, is_packed: bool) -> "Batch":
         """Tokens → batch: make one micro-batch, packed or padded.
 
         Its `labels` hold what is learned; each entry that is not `IGNORED` is one target. Without one the batch must

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.batches import collate, packed_attention
-from finetune_trainer.batches.collate import Batch
+from finetune_trainer.batches.collate import Batch, Padding
 from finetune_trainer.evaluation import evaluator
 from finetune_trainer.evaluation.metrics import TokenScores
 from finetune_trainer.evaluation.report import Answer
@@ -24,10 +24,10 @@ _TOP_TOKENS = 5
 class NextTokensHead:
     """Learns and measures every token that is a target, each from those before it."""
 
-    def collate(self, rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> Batch:
+    def collate(self, rows: Sequence[Mapping[str, Any]], padding: Padding, *, is_packed: bool) -> Batch:
         """Make one micro-batch; its labels are [B, T], of packed rows [1, T]."""
-        batch = collate.collate_inputs(rows, pad_token_id, is_packed=is_packed)
-        return batch | {"labels": collate.collate_token_labels(rows, is_packed=is_packed)}
+        batch = collate.collate_inputs(rows, padding, is_packed=is_packed)
+        return batch | {"labels": collate.collate_token_labels(rows, padding, is_packed=is_packed)}
 
     def packing(self, model: Any) -> AbstractContextManager[None]:
         """Let a model take packed rows."""

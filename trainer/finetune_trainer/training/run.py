@@ -20,12 +20,13 @@ import transformers
 
 from finetune_api import artifacts
 from finetune_api.errors import GPUFault
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Precision, Quantization
 from finetune_api.kinds.finetunejob.status import ResolvedKey
 from finetune_api.run import RunConfig
 from finetune_api.tasks import TASKS
 from finetune_trainer import tasks
 from finetune_trainer.batches import dataset
+from finetune_trainer.batches.collate import Padding
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
@@ -33,7 +34,8 @@ from finetune_trainer.evaluation.metrics import Scores
 from finetune_trainer.evaluation.report import EvaluationReport
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import gguf_unpack, load, method, save
-from finetune_trainer.model.tokenizer import load_tokenizer
+from finetune_trainer.model.structure import ModelStructure, inspect_structure
+from finetune_trainer.model.tokenizer import choose_pad_id, load_tokenizer
 from finetune_trainer.planning import memory, plan
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.publishing import card
@@ -99,6 +101,7 @@ class _Subject:
     """The model that is trained, with what belongs to it."""
 
     model: Any
+    structure: ModelStructure
     tokenizer: Any
     evaluator: Evaluator
 
@@ -149,7 +152,7 @@ def train(config: RunConfig, inputs: "Inputs", scratch: Path, output: Path) -> T
     transformers.set_seed(setup.spec.training.seed)
     with _phase("load"):
         subject = _load(setup)
-    with _packing(setup, subject):
+    with load.without_cache(subject.model), _packing(setup, subject):
         # Before the first step every method still gives the base model: adapters begin at zero.
         with _phase("evaluate"):
             base = _evaluate(setup, subject, "base") if setup.spec.evaluation.compare_with_base else None
@@ -202,6 +205,8 @@ def _fit_to_device(
     if device.type == "cpu":
         return chosen
     facts = base_model.load_facts(inputs.base, None, spec.model)
+    structure = inspect_structure(inputs.base, None, spec.model, tasks.find_rows(spec.task))
+    facts = dataclasses.replace(facts, linear_shapes=structure.linear)
     longest = max(max(split.lengths, default=0) for split in splits.values())
     available = torch.cuda.get_device_properties(device).total_memory
     tokens, _ = memory.plan_micro_batch(facts, spec, tasks.find_rows(spec.task), longest, available)
@@ -238,33 +243,19 @@ def _load(setup: _Setup) -> _Subject:
         device=setup.device,
     )
     tokenizer = load_tokenizer(inputs.base, None, setup.spec.model)
-    pad_token_id = _choose_pad_token(tokenizer, loaded.model)
+    padding = Padding(choose_pad_id(tokenizer, loaded.model.config), is_left=loaded.structure.reads_last)
     tuned = method.apply_method(loaded, setup.spec, setup.task)
     if not getattr(loaded.model, "is_quantized", False):
         tuned.to(setup.device)
     evaluator = Evaluator(
         head=setup.head,
-        pad_token_id=pad_token_id,
+        padding=padding,
         micro_batch_tokens=setup.chosen.micro_batch_tokens,
         device=setup.device,
         is_autocast=setup.is_autocast,
         is_packed=setup.chosen.is_packed,
     )
-    return _Subject(tuned, tokenizer, evaluator)
-
-
-def _choose_pad_token(tokenizer: Any, base: Any) -> int:
-    """Choose what fills short rows and write it into the model's configuration.
-
-    Any id does for attention, since rows are masked by length; but a decoder's classifier reads the last token that is
-    not its configuration's padding, so both have to be one.
-    """
-    config = base.config.get_text_config()
-    candidates = (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id, 0)
-    # Some checkpoints write -1 for none.
-    chosen = next(int(candidate) for candidate in candidates if candidate is not None and candidate >= 0)
-    config.pad_token_id = chosen
-    return chosen
+    return _Subject(tuned, loaded.structure, tokenizer, evaluator)
 
 
 def _evaluate(setup: _Setup, subject: _Subject, which: str) -> Scores | None:
@@ -339,7 +330,7 @@ def _save(setup: _Setup, subject: _Subject, fitted: _Fitted, report: EvaluationR
         prepared=setup.inputs.prepared,
         report=report,
         dtype=load.choose_dtype(setup.spec, setup.precision),
-        skipped_modules=load.UNQUANTIZED_MODULES,
+        structure=subject.structure,
         gguf_file=setup.inputs.gguf_file,
         step=fitted.published_step,
         is_early_stopped=fitted.is_early_stopped,
@@ -359,6 +350,8 @@ def _describe_choices(setup: _Setup, subject: _Subject) -> dict[str, str]:
         ResolvedKey.DEVICE.value: "cpu" if is_cpu else torch.cuda.get_device_name(setup.device),
         ResolvedKey.TRAINABLE_PARAMETERS.value: str(method.count_trainable(subject.model)),
     }
+    if setup.spec.method.quantization != Quantization.NONE:
+        found[ResolvedKey.QUANTIZED_LAYERS.value] = str(load.count_quantized(subject.model))
     if setup.spec.method.kind == MethodKind.LORA:
         found[ResolvedKey.TARGET_MODULES.value] = ", ".join(method.find_target_modules(subject.model))
     return found

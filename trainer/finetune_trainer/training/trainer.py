@@ -115,7 +115,7 @@ class FineTuneTrainer(transformers.Trainer):
         return {_MICRO_BATCHES: [self._collate([rows[position] for position in positions]) for positions in cut]}
 
     def _collate(self, rows: list[dict[str, Any]]) -> Batch:
-        return self._evaluator.head.collate(rows, self._evaluator.pad_token_id, is_packed=self._evaluator.is_packed)
+        return self._evaluator.head.collate(rows, self._evaluator.padding, is_packed=self._evaluator.is_packed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

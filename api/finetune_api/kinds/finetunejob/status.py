@@ -269,6 +269,8 @@ class ResolvedKey(StrEnum):
     SEED = "seed"
     TARGET_MODULES = "targetModules"
     """Names of the layers that got an adapter; known after the train stage has built the model."""
+    QUANTIZED_LAYERS = "quantizedLayers"
+    """How many layers of the base hold their weights in few bits; where the method quantizes it."""
     TRAINABLE_PARAMETERS = "trainableParameters"
     DEVICE = "device"
     """`cpu`, or the name of the GPU; known in the train stage."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_trainer.batches import collate, packed_attention
-from finetune_trainer.batches.collate import Batch
+from finetune_trainer.batches.collate import Batch, Padding
 from finetune_trainer.evaluation import evaluator
 from finetune_trainer.evaluation.metrics import RowScores
 from finetune_trainer.evaluation.report import Answer
@@ -25,9 +25,9 @@ class SequenceClassificationHead:
     labels: Sequence[str]
     """In the order of their ids."""
 
-    def collate(self, rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, is_packed: bool) -> Batch:
+    def collate(self, rows: Sequence[Mapping[str, Any]], padding: Padding, *, is_packed: bool) -> Batch:
         """Make one micro-batch; its labels are [B]."""
-        batch = collate.collate_inputs(rows, pad_token_id, is_packed=is_packed)
+        batch = collate.collate_inputs(rows, padding, is_packed=is_packed)
         return batch | {"labels": collate.collate_row_labels(rows)}
 
     def packing(self, model: Any) -> AbstractContextManager[None]:

@@ -93,9 +93,14 @@ def fits_model(facts: ModelFacts) -> bool:
 
 
 def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
-    """Return number and names of the labels."""
+    """Return number and names of the labels, and that a row has one: a head for several would be read otherwise."""
     names = dict(enumerate(labels))
-    return {"num_labels": len(labels), "id2label": names, "label2id": {name: index for index, name in names.items()}}
+    return {
+        "num_labels": len(labels),
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+        "problem_type": "single_label_classification",
+    }
 
 
 def is_packable(model_type: str) -> bool:
