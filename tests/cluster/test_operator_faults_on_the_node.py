@@ -44,6 +44,7 @@ def _apply(product: Any, name: str, epochs: str) -> None:
         # One run at a time: it may have a core.
         spec__resources={"gpus": 0, "cpu": "900m", "memory": "2Gi", "scratch": "2Gi"},
     )
+    manifest["metadata"] |= {"labels": {"cost-center": "42"}, "annotations": {"example.com/team": "a", "b": "c"}}
     runs.apply_run(product.client, product.make_job(manifest))
 
 
@@ -116,6 +117,16 @@ def test_trainer_pods_meet_pod_security_restricted_and_carry_no_token(killed: Fi
         assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
         environment = {item["name"]: item for item in pod["spec"]["containers"][0]["env"]}
         assert "value" not in environment["AWS_SECRET_ACCESS_KEY"]
+        assert environment["NVIDIA_VISIBLE_DEVICES"]["value"] == "void"
+
+
+def test_what_the_administrator_lists_of_a_job_s_metadata_reaches_its_pods(
+    killed: FineTuneJobStatus, product: Any
+) -> None:
+    for pod in product.list_pods(NAMESPACE, "killed"):
+        assert pod["metadata"]["labels"]["cost-center"] == "42"
+        assert pod["metadata"]["annotations"]["example.com/team"] == "a"
+        assert "b" not in pod["metadata"]["annotations"]
 
 
 def test_a_suspended_run_has_no_pods_and_goes_on_with_the_next_attempt(product: Any) -> None:

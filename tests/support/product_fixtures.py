@@ -21,6 +21,7 @@ VALUES = {
     "reconcile": {"unschedulableGraceSeconds": 20},
     # Of tests alone: a class whose runtime no node has.
     "allowedRuntimeClasses": ["no-such-runtime"],
+    "podMetadata": {"labels": ["cost-center"], "annotations": ["example.com/*"]},
 }
 """What the chart is installed with, on top of what the demo chooses."""
 
