@@ -1,101 +1,97 @@
 """The rows of one split as the prepare stage wrote them, mapped from disk: nothing is tokenized or copied twice.
 
-Parquet can't be mapped, so it is unpacked once, row group by row group, into flat files on the scratch disk: one file
-of values per column and, for lists, one of offsets. Memory holds only the pages in use, whatever the number of rows;
-the ranks of a pod share them.
+Parquet can't be mapped, so it is unpacked once, row group by row group, into an Arrow IPC file on the scratch disk.
+Memory holds only the pages in use, whatever the number of rows; the ranks of a pod share them.
 """
 
-import json
+import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy
 import pyarrow
 import pyarrow.parquet
+from numpy.typing import NDArray
 
-_INDEX = "columns.json"
 _ROW = "row"
+
+_Values: TypeAlias = NDArray[Any]
+
+
+class _Column(NamedTuple):
+    """A column of a record batch: a value per row or, where there are offsets, a list of values."""
+
+    values: _Values
+    offsets: NDArray[numpy.int32] | None
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.values[row if self.offsets is None else slice(self.offsets[row], self.offsets[row + 1])]
+
+    def measure(self) -> NDArray[numpy.int32]:
+        """Return the length of each row's list."""
+        return numpy.diff(self.offsets) if self.offsets is not None else numpy.ones(len(self.values), numpy.int32)
 
 
 class Rows:
     """The rows of one split.
 
     Args:
-        folder: from `unpack_rows`.
+        path: of the file that `unpack_rows` wrote.
         tokens: columns whose tokens go through the model; a row is as long as all of them.
     """
 
-    def __init__(self, folder: Path, tokens: Sequence[str] = ("input_ids",)) -> None:
-        columns: dict[str, str] = json.loads((folder / _INDEX).read_text())
-        self._columns = {
-            name: (_map(folder / f"{name}.values", kind), _map_offsets(folder / f"{name}.offsets"))
-            for name, kind in columns.items()
-            if name != _ROW
-        }
-        self.sources: list[int] = _map(folder / f"{_ROW}.values", columns[_ROW]).tolist()
+    def __init__(self, path: Path, tokens: Sequence[str] = ("input_ids",)) -> None:
+        self.sources: list[int] = []
         """Index of each row in its source, from 0."""
-        offsets = [self._columns[name][1] for name in tokens if name in self._columns]
-        self.lengths: list[int] = numpy.sum([numpy.diff(ends) for ends in offsets], axis=0).tolist() if offsets else []
+        self.lengths: list[int] = []
         """Tokens of each row."""
+        self._batches: list[dict[str, _Column]] = []
+        self._starts: list[int] = []
+        with pyarrow.memory_map(str(path)) as mapped, pyarrow.ipc.open_file(mapped) as file:
+            for batch in map(file.get_batch, range(file.num_record_batches)):
+                columns = {name: _view(batch.column(name)) for name in batch.schema.names}
+                self._starts.append(len(self.sources))
+                self.sources += columns.pop(_ROW).values.tolist()
+                self._batches.append(columns)
+                sizes = [columns[name].measure() for name in tokens if name in columns]
+                if sizes:
+                    total: NDArray[numpy.int32] = numpy.sum(sizes, axis=0)
+                    self.lengths += total.tolist()
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        for name, (values, offsets) in self._columns.items():
-            row[name] = values[index] if offsets is None else values[offsets[index] : offsets[index + 1]]
-        return row
+        batch = bisect.bisect_right(self._starts, index) - 1
+        row = index - self._starts[batch]
+        return {name: column[row] for name, column in self._batches[batch].items()}
 
 
 def unpack_rows(parquet: Path) -> None:
-    """Write the columns of a prepared file as flat files into a folder beside it; no rows where there is no file."""
-    folder = _folder(parquet)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a prepared file as an Arrow IPC file beside it; no rows where there is no file."""
     if not parquet.exists():
-        columns = {_ROW: "int64"}
-        (folder / f"{_ROW}.values").write_bytes(b"")
-    else:
-        with pyarrow.parquet.ParquetFile(parquet) as file:
-            columns = {field.name: _unpack_column(file, field, folder) for field in file.schema_arrow}
-    (folder / _INDEX).write_text(json.dumps(columns))
+        with pyarrow.ipc.new_file(str(_name(parquet)), pyarrow.schema([(_ROW, pyarrow.int64())])):
+            return
+    with (
+        pyarrow.parquet.ParquetFile(parquet) as file,
+        pyarrow.ipc.new_file(str(_name(parquet)), file.schema_arrow) as target,
+    ):
+        for group in range(file.num_row_groups):
+            target.write_table(file.read_row_group(group))
 
 
 def load_rows(parquet: Path, tokens: Sequence[str] = ("input_ids",)) -> Rows:
     """Map one split that `unpack_rows` has unpacked; `tokens` as for `Rows`."""
-    return Rows(_folder(parquet), tokens)
+    return Rows(_name(parquet), tokens)
 
 
-def _folder(parquet: Path) -> Path:
-    return parquet.with_suffix(".rows")
+def _name(parquet: Path) -> Path:
+    return parquet.with_suffix(".arrow")
 
 
-def _unpack_column(file: pyarrow.parquet.ParquetFile, field: Any, folder: Path) -> str:
-    """Write one column's values, and its offsets where each row holds a list; return numpy's name of the values."""
-    is_list = pyarrow.types.is_list(field.type)
-    kind = (field.type.value_type if is_list else field.type).to_pandas_dtype()
-    end = 0
-    with (folder / f"{field.name}.values").open("wb") as values, (folder / f"{field.name}.offsets").open("wb") as ends:
-        if is_list:
-            numpy.zeros(1, numpy.int64).tofile(ends)
-        for group in range(file.num_row_groups):
-            column: Any = file.read_row_group(group, columns=[field.name])[field.name]
-            for chunk in column.chunks:
-                if is_list:
-                    (end + numpy.cumsum(chunk.value_lengths().to_numpy(), dtype=numpy.int64)).tofile(ends)
-                flat = chunk.flatten() if is_list else chunk
-                flat.to_numpy(zero_copy_only=False).astype(kind, copy=False).tofile(values)
-                end += len(flat)
-    if not is_list:
-        (folder / f"{field.name}.offsets").unlink()
-    return str(numpy.dtype(kind).name)
-
-
-def _map(path: Path, kind: str) -> Any:
-    # An empty file can't be mapped.
-    return numpy.memmap(path, dtype=kind, mode="r") if path.stat().st_size else numpy.zeros(0, kind)
-
-
-def _map_offsets(path: Path) -> Any:
-    return _map(path, "int64") if path.exists() else None
+def _view(column: Any) -> _Column:
+    """Return a column without copying it; the views keep the mapping alive."""
+    if pyarrow.types.is_list(column.type):
+        return _Column(column.values.to_numpy(), column.offsets.to_numpy())
+    return _Column(column.to_numpy(), None)
