@@ -25,7 +25,7 @@ def build_app() -> typer.Typer:
     """
     import typer  # noqa: PLC0415 - see the module's docstring
 
-    from finetune_cli import schema, validate  # noqa: PLC0415
+    from finetune_cli.commands import schema, validate  # noqa: PLC0415
 
     application = typer.Typer(
         name="finetune",

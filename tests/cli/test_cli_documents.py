@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli import documents, scalars
+from finetune_cli.manifests import documents, scalars
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 WORDS = """

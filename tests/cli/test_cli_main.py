@@ -28,7 +28,7 @@ def test_a_missing_module_of_our_own_is_not_hidden_behind_that_message() -> None
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys; from finetune_cli import main; main.build_app(); print(sorted(sys.modules))"
     loaded = _run(code).stdout
-    assert "finetune_cli.validate" in loaded
+    assert "finetune_cli.commands.validate" in loaded
     assert [name for name in ("torch", "kopf", "kubernetes", "boto3") if f"'{name}'" in loaded] == []
 
 

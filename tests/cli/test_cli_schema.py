@@ -12,7 +12,8 @@ from manifests import edit_manifest, make_manifest
 from typer.testing import CliRunner
 
 from finetune_api import rules
-from finetune_cli import main, schema
+from finetune_cli import main
+from finetune_cli.commands import schema
 
 ROOT = Path(__file__).parents[2]
 NUM_EXAMPLES = 5

@@ -14,7 +14,8 @@ from malformed import MALFORMED, Malformed
 from manifests import edit_manifest, make_manifest
 from typer.testing import CliRunner, Result
 
-from finetune_cli import main, sources
+from finetune_cli import main
+from finetune_cli.manifests import sources
 
 ROOT = Path(__file__).parents[2]
 NUM_EXAMPLES = 5

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from finetune_api import group
-from finetune_cli import exit_codes, findings, report, sources
-from finetune_cli.report import Format
+from finetune_cli import exit_codes
+from finetune_cli.manifests import findings, report, sources
+from finetune_cli.manifests.report import Format
 
 
 def validate(

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from finetune_api import group, validation
 from finetune_api.validation import FieldError
-from finetune_cli import documents
-from finetune_cli.documents import Document
-from finetune_cli.sources import Source
+from finetune_cli.manifests import documents
+from finetune_cli.manifests.documents import Document
+from finetune_cli.manifests.sources import Source
 
 _NEAR = 0.8
 """How alike a misspelt apiVersion or kind must be, as difflib measures it. A choice: it catches a missing or swapped

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from finetune_cli import scalars
+from finetune_cli.manifests import scalars
 
 MAX_DEPTH = 64
 """Deepest nesting, aliases followed. A choice: a FineTuneJob has 6 levels, a CustomResourceDefinition about 30."""

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from enum import StrEnum
 
 from finetune_api import group
-from finetune_cli.findings import Finding, Report
-from finetune_cli.sources import STDIN_NAME
+from finetune_cli.manifests.findings import Finding, Report
+from finetune_cli.manifests.sources import STDIN_NAME
 
 JSON_VERSION = 1
 
