@@ -25,17 +25,18 @@ def build_app() -> typer.Typer:
     """
     import typer  # noqa: PLC0415 - see the module's docstring
 
-    from finetune_cli.commands import schema, validate  # noqa: PLC0415
+    from finetune_cli.commands import schema, try_locally, validate  # noqa: PLC0415
 
     application = typer.Typer(
         name="finetune",
-        help="Check FineTuneJobs and print their schema. Works offline.",
+        help="Check FineTuneJobs, try them on this machine, print their schema. Works offline.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
     application.command("validate")(validate.validate)
     application.command("schema")(schema.schema)
+    application.command("try")(try_locally.try_locally)
     return application
 
 

@@ -14,7 +14,7 @@ from chart_rendering import CHART, render
 from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fences, split_commands
 
 from finetune_api import crd, validation
-from finetune_cli import schema
+from finetune_cli.commands import schema
 from finetune_demo import datasets
 
 SHELL = Shell(ROOT)
@@ -25,7 +25,7 @@ NUM_BLOCKS = {
     "SECURITY.md": 0,
     "charts/finetune-operator/README.md": 1,
     "docs/architecture.md": 0,
-    "docs/cli.md": 3,
+    "docs/cli.md": 5,
     "docs/devcluster.md": 2,
     "docs/installation.md": 8,
     "docs/models.md": 0,
@@ -139,8 +139,10 @@ def test_the_values_for_prometheus_let_it_in() -> None:
     assert {item["kind"] for item in objects} >= {"ServiceMonitor", "PodMonitor"}
 
 
-def test_the_command_line_is_installed_from_a_checkout() -> None:
-    [block] = find_blocks("docs/cli.md")
+@pytest.mark.parametrize("number", [0, 1], ids=["the command line", "with the trainer"])
+def test_the_command_line_is_installed_from_a_checkout(number: int) -> None:
+    # The third block is run by tests/cli/test_cli_try.py.
+    block = find_blocks("docs/cli.md")[number]
     [command] = split_commands(block)
     # Nothing is installed and nothing downloaded: its dependencies are here.
     printed = SHELL.run(

@@ -64,6 +64,17 @@ def check_sources(sources: Iterable[Source]) -> Report:
     return report
 
 
+def find_jobs(source: Source) -> list[Mapping[str, object]]:
+    """Return the FineTuneJobs of a source, list items included, as they were written."""
+    return [
+        item
+        for document in documents.parse_documents(source.text)
+        if isinstance(document.data, Mapping)
+        for _, item in _list_items(document.data)
+        if _is_meant_as_job(item)
+    ]
+
+
 def _check_document(source: Source, document: Document, report: Report) -> None:
     unreadable = [_build_finding(source, problem.line, problem.message) for problem in document.problems]
     report.findings += unreadable
