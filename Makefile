@@ -33,7 +33,7 @@ format: install ## format the code
 setup: install ## install and build what the devcluster needs (as root, with apt)
 	$(PYTHON) -m finetune_devcluster setup
 
-test: lint setup test-unit test-contract test-architectures test-cluster ## everything but what needs a GPU
+test: lint setup test-unit test-contract test-cluster ## everything but what needs a GPU, and the whole sweep over architectures
 
 # Two workers: most of these tests wait for a process or have one thread. A file stays on one of them, which builds its
 # models, servers and releases once.
