@@ -62,6 +62,8 @@ class TokenCounts:
     """Tokens to learn that were cut off."""
     longest: int = 0
     """Tokens of the longest row before it was cut; 0 where nobody counted."""
+    longest_unlearned: int = 0
+    """The same, of the rows that are refused because nothing of them would be learned."""
     num_dropped: int = 0
     """Rows left out because nothing of them would be learned."""
     remarks: dict[Remark, list[str]] = field(default_factory=dict)
@@ -104,7 +106,13 @@ def build_columns(example: TokenizedRow, tokens: tuple[str, ...], targets: str) 
 
 
 def save_splits(
-    folder: Path, samples: Iterable[tuple[str, Sample]], tokenize: Tokenize, columns: Columns, findings: Findings
+    folder: Path,
+    samples: Iterable[tuple[str, Sample]],
+    tokenize: Tokenize,
+    columns: Columns,
+    findings: Findings,
+    *,
+    is_dropping: bool = False,
 ) -> dict[str, TokenCounts]:
     """Tokenize samples and write `<split>.parquet` for each split, in their order; one without samples has a file too.
 
@@ -114,6 +122,7 @@ def save_splits(
         tokenize: turns a batch of samples into as many rows; called from several threads.
         columns: from `build_columns`.
         findings: takes the samples of which no token would be learned.
+        is_dropping: leave those samples out instead.
     """
     counts = {split: TokenCounts(array("I")) for split in artifacts.SPLITS}
     with contextlib.ExitStack() as stack:
@@ -124,8 +133,13 @@ def save_splits(
         for batch in _tokenize_ahead(_build_batches(samples), tokenize, columns):
             counted = counts[batch.split]
             signals.check(f"the tokenizing of {batch.split}.parquet at row {len(counted.lengths)}")
-            _count(batch, counted, findings)
-            writers[batch.split].add(batch)
+            kept = _count(batch, counted, findings, is_dropping=is_dropping)
+            writers[batch.split].add(kept)
+    if unlearned := max(counted.longest_unlearned for counted in counts.values()):
+        findings.remedies.append(
+            f"set spec.training.maxLength to {unlearned}, which keeps all of them whole, shorten the prompts, or let"
+            " spec.training.rowsWithoutTarget be Drop."
+        )
     return counts
 
 
@@ -225,7 +239,8 @@ def _count_learned(targets: Any) -> NDArray[numpy.int64]:
     return learned
 
 
-def _count(batch: _Batch, counts: TokenCounts, findings: Findings) -> None:
+def _count(batch: _Batch, counts: TokenCounts, findings: Findings, *, is_dropping: bool) -> _Batch:
+    """Count a batch; return what is kept of it."""
     for sample, row in zip(batch.samples, batch.rows, strict=True):
         if row.problem:
             findings.add(sample.place, row.problem, row.remedy)
@@ -235,13 +250,26 @@ def _count(batch: _Batch, counts: TokenCounts, findings: Findings) -> None:
         counts.num_truncated += row.is_truncated
         counts.num_lost += row.num_lost
         counts.longest = max(counts.longest, row.num_whole)
-    for index in numpy.flatnonzero(batch.learned == 0).tolist():
+    empty = batch.learned == 0
+    for index in numpy.flatnonzero(empty).tolist() if not is_dropping else ():
         if batch.rows[index].problem:
             continue
+        counts.longest_unlearned = max(counts.longest_unlearned, batch.rows[index].num_whole)
         findings.add(
             batch.samples[index].place,
             f"must keep a token to learn within spec.training.maxLength; all {batch.lengths[index]} tokens that were"
             " kept belong to the prompt",
         )
+    if is_dropping and empty.any():
+        counts.num_dropped += int(empty.sum())
+        batch = _Batch(
+            batch.split,
+            batch.samples,
+            batch.table.filter(pyarrow.array(~empty)),
+            batch.lengths[~empty],
+            batch.learned[~empty],
+            batch.rows,
+        )
     counts.lengths.frombytes(batch.lengths.tobytes())
     counts.num_learned += int(batch.learned.sum())
+    return batch

@@ -31,7 +31,7 @@ def fit_rows(
     stops = _count_usual_stops(samples, structure, tokenizer)
     for index, row in enumerate(rows):
         _check_ids(samples[index if row.sample is None else row.sample], row, structure, tokenizer)
-    fitted = [replace(row, problem=row.problem or _find_problem(row, stops, tokenizer)) for row in rows]
+    fitted = [row if row.problem else _note_problem(row, stops, tokenizer) for row in rows]
     return [_leave_types_out(row) for row in fitted] if _has_fewer_types(rows, structure) else fitted
 
 
@@ -46,6 +46,13 @@ def _check_ids(
             f" has embeddings for; its tokenizer knows {len(tokenizer)}",
             "upload the tokenizer that belongs to the model, or rows without that token.",
         )
+
+
+def _note_problem(row: TokenizedRow, stops: int | None, tokenizer: "PreTrainedTokenizerBase") -> TokenizedRow:
+    problem = _find_problem(row, stops, tokenizer)
+    if "text of the stop token" in problem:
+        return replace(row, problem=problem, remedy="remove it, or set spec.training.specialTokensInText to Text.")
+    return replace(row, problem=problem)
 
 
 def _find_problem(row: TokenizedRow, stops: int | None, tokenizer: "PreTrainedTokenizerBase") -> str:

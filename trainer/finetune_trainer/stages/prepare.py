@@ -19,7 +19,7 @@ from finetune_api import artifacts, quantities, validation, wording
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, S3Address
 from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.exits import ExitCode
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Quantization
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Quantization, RowsWithoutTarget, SpecialTokensInText
 from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer import signals, storage, tasks
@@ -33,7 +33,7 @@ from finetune_trainer.data.splits import Splits
 from finetune_trainer.data.tokenized_files import TokenCounts
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import files as model_files
-from finetune_trainer.model import fit, input_ids
+from finetune_trainer.model import fit, input_ids, special_tokens
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.model.structure import ModelStructure
 from finetune_trainer.model.tokenizer import load_tokenizer
@@ -198,15 +198,31 @@ def prepare_rows(
         tokenized = task.tokenize_batch(samples, model.tokenizer, spec.training.max_length, label_ids)
         return input_ids.fit_rows(samples, tokenized, model.structure, model.tokenizer)
 
+    watch = special_tokens.Watch(model.tokenizer, spec.training.special_tokens_in_text)
+    if spec.training.special_tokens_in_text == SpecialTokensInText.TEXT:
+        special_tokens.read_as_text(model.tokenizer)
     first = next(sample for split, sample in splits.iterate() if split == "train")
     # Also sets the tokenizer's truncation once, before several threads use it and it may not change any more.
     example = tokenize([first])[0]
     columns = tokenized_files.build_columns(example, task.TOKENS, task.TARGETS)
     findings = Findings()
-    counts = tokenized_files.save_splits(folder, splits.iterate(), tokenize, columns, findings)
+    counts = tokenized_files.save_splits(
+        folder,
+        watch.iterate(splits.iterate(), findings),
+        tokenize,
+        columns,
+        findings,
+        is_dropping=spec.training.rows_without_target == RowsWithoutTarget.DROP,
+    )
     findings.raise_if_any()
+    if not counts["train"].lengths:
+        raise DataError(
+            f"spec.training.maxLength ({spec.training.max_length}) must leave a token to learn of some training rows;"
+            " it leaves none",
+            f"set it to {counts['train'].longest}, which keeps all of them whole.",
+        )
     summaries = {split: report.build_split(splits.facts, members, counts[split]) for split, members in rows.items()}
-    warnings += report.build_warnings(splits.facts, rows, summaries, counts)
+    warnings += [*watch.build_warnings(), *report.build_warnings(splits.facts, rows, summaries, counts)]
 
     choice = _choose(spec, task, model, splits, counts)
     resolved, warnings = choice.resolved | rendering, warnings + choice.warnings

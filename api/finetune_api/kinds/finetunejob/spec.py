@@ -74,6 +74,17 @@ class Precision(StrEnum):
     BFLOAT16 = "BFloat16"
 
 
+class SpecialTokensInText(StrEnum):
+    WARN = "Warn"
+    TEXT = "Text"
+    REFUSE = "Refuse"
+
+
+class RowsWithoutTarget(StrEnum):
+    REFUSE = "Refuse"
+    DROP = "Drop"
+
+
 class EvaluationInterval(StrEnum):
     EPOCH = "Epoch"
     STEPS = "Steps"
@@ -173,6 +184,12 @@ class Training(Model):
     """weightDecay of AdamW."""
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 256
     """maxLength of a sample in tokens; longer ones are cut and counted."""
+    rows_without_target: RowsWithoutTarget = RowsWithoutTarget.REFUSE
+    """rowsWithoutTarget: what becomes of rows of which maxLength leaves no token to learn. Refuse ends the run and
+    names them; Drop leaves them out and counts them."""
+    special_tokens_in_text: SpecialTokensInText = SpecialTokensInText.WARN
+    """specialTokensInText: what becomes of texts in the data that hold the text of special tokens, such as <|im_end|>.
+    Warn counts them, and they become those tokens; Text reads them as text; Refuse ends the run and names them."""
     packing: bool = True
     """packing lays samples one after another instead of padding them. It changes speed, not results: no sample sees
     another, and a step holds the same samples. status.resolved says where an architecture is padded all the same."""

@@ -28,7 +28,7 @@ class Encoded:
 
 def encode(items: Sequence[Rendered], tokenizer: "PreTrainedTokenizerBase") -> list[Encoded]:
     """Return the tokens of each text."""
-    if tokenizer.backend_tokenizer.encode_special_tokens:
+    if tokenizer.split_special_tokens:
         return [_encode_contents_as_text(item, tokenizer) for item in items]
     prefixes = [item.text[:cut] for item in items for span in item.spans for cut in span]
     texts = [item.text for item in items]
