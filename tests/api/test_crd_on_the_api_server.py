@@ -40,14 +40,15 @@ def _refusals(error: ApiException) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.sentence)
-def test_a_malformed_object_is_refused_with_the_field_named(case: Malformed, client: Client, namespace: str) -> None:
+def test_a_malformed_object_is_refused_with_the_field_named(case: Malformed, client: Client) -> None:
     manifest = build_manifest(case)
     if case.server_accepts:
-        created = _create(client, manifest, namespace)
+        created = client.create(manifest)
         assert case.path.rsplit(".", 1)[-1] not in str(created["spec"])
+        client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "default")
         return
     with pytest.raises(ApiException) as caught:
-        _create(client, manifest, namespace)
+        client.create(manifest)
     assert (case.server_path or case.want_path) in [field for field, _ in _refusals(caught.value)], caught.value
 
 

@@ -1,6 +1,7 @@
 """Every field's ends and neighbours on a real API server: the verdict of `finetune validate`, in the same words."""
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from field_ends import ACCEPTED, REFUSED, Accepted, build_manifest
 from kubernetes.client import ApiException
 from malformed import Malformed
+from manifests import Manifest, edit_manifest
 
 from finetune_api import rules, validation
 from finetune_devcluster import api_client
@@ -50,6 +52,41 @@ def test_what_is_refused_offline_is_refused_by_the_api_server_in_the_same_words(
     if error.message in OUR_WORDS:
         assert len(refusals) == 1, refusals
         assert error.message in named[0]
+
+
+NUM_PAIRS = 250
+
+
+def _make_pairs() -> list[Manifest]:
+    """Return valid objects with two edits each, of values that are good or bad on their own."""
+    chosen = random.Random(7)
+    cases = [case for case in (*ACCEPTED, *REFUSED) if case.path.startswith("spec.")]
+    pairs = []
+    for _ in range(NUM_PAIRS):
+        first, second = chosen.sample(cases, 2)
+        manifest = build_manifest(first)
+        for path, value in (*second.also, (second.path, second.value)):
+            manifest = edit_manifest(manifest, path, value)
+        pairs.append(manifest)
+    return pairs
+
+
+def test_both_say_the_same_of_two_edits_at_once(client: Client) -> None:
+    verdicts = {True: 0, False: 0}
+    for manifest in _make_pairs():
+        errors = [str(error) for error in validation.validate_manifest(manifest)]
+        assert _is_accepted(client, manifest) == (not errors), (manifest, errors)
+        verdicts[not errors] += 1
+    assert min(verdicts.values()) > 30, verdicts
+
+
+def _is_accepted(client: Client, manifest: Manifest) -> bool:
+    try:
+        created = client.create(manifest)
+    except ApiException:
+        return False
+    client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "default")
+    return True
 
 
 def _spell(field: str) -> str:
