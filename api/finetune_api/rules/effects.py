@@ -7,7 +7,15 @@ here is made from a list: in which context, which options, what their defaults a
 from collections.abc import Callable
 from decimal import Decimal
 
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Lora, MethodKind, Scheduler, Split, Training
+from finetune_api.kinds.finetunejob.spec import (
+    FineTuneJobSpec,
+    Lora,
+    MethodKind,
+    RowsWithoutTarget,
+    Scheduler,
+    Split,
+    Training,
+)
 from finetune_api.kinds.pods import Resources
 from finetune_api.quantities import FRACTION_PATTERN
 from finetune_api.rules.rule import Rule, build_list, build_match, when
@@ -104,6 +112,16 @@ RULES: tuple[Rule, ...] = (
         f"self.split.stratify || !{_SPLITS_NOTHING}",
         "must be left at its default (true) where nothing is split off: it has no effect there",
         lambda spec: when(not spec.split.stratify and _splits_nothing(spec), spec.split.stratify),
+    ),
+    Rule(
+        "training.rowsWithoutTarget",
+        "self.training.rowsWithoutTarget == 'Refuse' "
+        f"|| !(self.task in {build_list([task.value for task in LABELLED_TASKS])})",
+        "must be left at its default (Refuse) for a task with labels: the label of a row is always learned",
+        lambda spec: when(
+            spec.training.rows_without_target != RowsWithoutTarget.REFUSE and spec.task in LABELLED_TASKS,
+            spec.training.rows_without_target,
+        ),
     ),
     Rule(
         "training.warmupFraction",
