@@ -25,11 +25,14 @@ MODEL_FOLDER = "model"
 CURRENT = "current.json"
 SPLITS = ("train", "validation", "test")
 
-_UNSAFE_SEGMENT = re.compile(r"(^|/)\.{1,2}(/|$)|//|\\|\x00|^/")
+_UNSAFE_SEGMENT = re.compile(r"(^|/)\.{1,2}(/|$)|//|\\|[\x00-\x1f\x7f]|^/")
 
 
 def is_safe_key(key: str) -> bool:
-    """Tell whether a key stays below its folder: relative, no empty or dot segments, no backslash, no NUL."""
+    """Tell whether a key stays below its folder: relative, no empty or dot segments, no backslash.
+
+    Nor a control character, which would forge lines of logs and which not every library takes.
+    """
     return bool(key) and not _UNSAFE_SEGMENT.search(key)
 
 

@@ -252,12 +252,34 @@ def test_progress_may_end_a_download(bench: PrepareBench, fault_proxy: FaultProx
 # Names.
 
 
-@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/outside", "a//b", "a\\b"])
+@pytest.mark.parametrize("name", ["a b", "ü", "+&=", "%41", "#?", "~x", "'\"", "<Code>NoSuchUpload<"])
+def test_a_name_of_any_characters_goes_up_and_comes_back(bench: PrepareBench, tmp_path: Path, name: str) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / name).write_bytes(b"hello")
+    store = open_store(bench.storage)
+    assert store.upload_folder(tmp_path / "sent", bench.address("odd")) == [make_entry(name, b"hello")]
+    assert store.fetch_folder(bench.address("odd/"), tmp_path / "got") == [make_entry(name, b"hello")]
+    assert (tmp_path / "got" / name).read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/etc/outside", "a//b", "a\\b", "a\nb", "\x1b[2K"])
 def test_a_name_that_would_leave_its_folder_is_refused(bench: PrepareBench, tmp_path: Path, name: str) -> None:
     file = RemoteFile(parse_s3_uri(bench.put("x", b"x")), name, 1, "")
     with pytest.raises(DataError, match="must stay below its folder"):
         open_store(bench.storage).fetch_files([file], tmp_path / "root")
     assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2K", "\x7f"])
+def test_a_control_character_in_a_name_is_refused_both_ways(bench: PrepareBench, tmp_path: Path, name: str) -> None:
+    store = open_store(bench.storage)
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="must be a regular file with a plain name"):
+        store.upload_folder(tmp_path, bench.address("f"))
+    bench.put(f"g/{name}", b"x")
+    with pytest.raises(DataError, match="must stay below its folder and hold no control characters") as caught:
+        store.list_files(bench.address("g/"))
+    assert name not in caught.value.message
 
 
 def test_a_link_below_the_root_is_not_followed(bench: PrepareBench, tmp_path: Path) -> None:

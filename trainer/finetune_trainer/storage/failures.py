@@ -179,7 +179,8 @@ _NO_ANSWER: tuple[tuple[tuple[type[Exception], ...], str, type[FineTuneError], s
         "check spec.storage.endpointURL, network policies and the store itself.",
     ),
 )
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_STATUS_WORDS = "Server returned non-2xx status code: "
+_STATUS = re.compile(r"(\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _METHOD = re.compile(r"Error performing ([A-Z]+) ")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
@@ -201,8 +202,9 @@ def read_answer(error: Exception) -> Answer:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return Answer(int(status), str(response.get("Error", {}).get("Code", "")))
     if isinstance(error, TransferError):
-        # obstore's exceptions have no attributes; their text holds the status and the body of the answer.
-        return Answer(int(_find(_STATUS, error) or "0"), _find(_CODE, error), _find(_METHOD, error))
+        # obstore's exceptions have no attributes; their text holds the key, then the status and the answer's body.
+        before, _, after = str(error).partition(_STATUS_WORDS)
+        return Answer(int(_find(_STATUS, after) or "0"), _find(_CODE, after), _find(_METHOD, before))
     return Answer()
 
 
@@ -228,7 +230,7 @@ def classify(error: Exception, address: str, host: str, style_hint: str = "") ->
         return _classify_answer(answer, address, host, style_hint)
     text = str(error) if isinstance(error, TransferError) else ""
     kind, rule, remedy = next(line[2:] for line in _NO_ANSWER if isinstance(error, line[0]) or line[1] in text)
-    seen = _find(_KIND, error) or type(error).__name__
+    seen = _find(_KIND, text) or type(error).__name__
     if kind is StorageUnavailable and style_hint:
         remedy = f"{remedy} {style_hint}"
     return kind(f"{address} {rule} ({host}: {seen})", remedy)
@@ -248,6 +250,6 @@ def _classify_answer(answer: Answer, address: str, host: str, style_hint: str) -
     return FineTuneError(f"{address} got an answer that is not known here {seen}", "look at the store's own log.")
 
 
-def _find(pattern: re.Pattern[str], error: Exception) -> str:
-    match = pattern.search(str(error))
+def _find(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
     return match.group(1) if match else ""

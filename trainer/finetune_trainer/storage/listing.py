@@ -108,5 +108,8 @@ def _iterate(index: Index, prefix: S3Address, folder: str) -> Iterator[RemoteFil
         if count > MAX_FILES:
             raise DataError(f"{prefix} must hold at most {MAX_FILES} objects", "name a smaller folder or a glob.")
         if not is_safe_key(name):
-            raise DataError(f"{prefix}: key ({item.key!r}) must stay below its folder", "rename the object.")
+            raise DataError(
+                f"{prefix}: key ({item.key!r}) must stay below its folder and hold no control characters",
+                "rename the object.",
+            )
         yield RemoteFile(S3Address(prefix.bucket, item.key), name, item.size, item.etag)

@@ -52,7 +52,9 @@ def open_below(root_fd: int, name: str, flags: int) -> Iterator[int]:
         DataError: the name leads out of the root.
     """
     if not is_safe_key(name):
-        raise DataError(f"key ({name!r}) must stay below its folder", "rename the object.")
+        raise DataError(
+            f"key ({name!r}) must stay below its folder and hold no control characters", "rename the object."
+        )
     *folders, last = name.split("/")
     with contextlib.ExitStack() as stack:
         parent = root_fd
