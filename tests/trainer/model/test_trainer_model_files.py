@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - a case per line keeps the tables readable
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ FOLDERS = [
     pytest.param(["config.json", "pytorch_model.bin", "tokenizer.json"], "must hold weights in safetensors; it has only pytorch_model.bin, a format that can run code when it is read", id="a pickled model"),
     pytest.param(["config.json", "model.h5", "flax_model.msgpack", "vocab.txt"], "it has only flax_model.msgpack, model.h5", id="weights of other frameworks"),
     pytest.param(["config.json", "tokenizer.json"], "must hold weights in safetensors; it has none", id="no weights"),
+    pytest.param(["config.json", "tokenizer.json", "consolidated.safetensors"], "must hold model.safetensors, or shards and model.safetensors.index.json; it has neither", id="weights under a name that nobody looks for"),
     pytest.param(["config.json", "model.safetensors"], "must hold a tokenizer; none of tokenizer.json, vocab.txt, vocab.json, tokenizer.model, spiece.model is there", id="no tokenizer"),
     pytest.param(["model.safetensors", "tokenizer.json"], "must hold config.json beside its weights; it has no config.json", id="no configuration"),
     pytest.param(["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"], "it has an adapter, not a whole model", id="an adapter"),
@@ -51,6 +53,31 @@ def test_pickles_beside_safetensors_are_left_out_with_a_warning(bench: PrepareBe
     assert found.gguf_file is None
     assert found.warnings == [
         f"spec.model.uri ({bench.uri('m')}): pytorch_model.bin, training_args.bin are left out; only safetensors are read"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weights", "want"),
+    [
+        pytest.param(["model.safetensors", "consolidated.safetensors"], ["model.safetensors"], id="beside one file"),
+        pytest.param(
+            ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "consolidated.safetensors"],
+            ["model-1-of-2.safetensors", "model-2-of-2.safetensors"],
+            id="beside shards",
+        ),
+    ],
+)
+def test_weights_that_nobody_reads_are_left_out(bench: PrepareBench, weights: list[str], want: list[str]) -> None:
+    for name in [*weights, "config.json", "tokenizer.json"]:
+        bench.put(f"m/{name}", b"x")
+    if "model.safetensors" not in weights:
+        shards = {f"layer.{number}": f"model-{number}-of-2.safetensors" for number in (1, 2)}
+        bench.put("m/model.safetensors.index.json", json.dumps({"weight_map": shards}).encode())
+    found = model_files.list_model(open_store(bench.storage), ModelSource(uri=bench.uri("m")))
+    assert [file.name for file in found.files if file.name.endswith(".safetensors")] == want
+    assert found.warnings == [
+        f"spec.model.uri ({bench.uri('m')}): consolidated.safetensors are left out; model.safetensors or what"
+        " model.safetensors.index.json lists is read"
     ]
 
 

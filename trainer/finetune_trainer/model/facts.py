@@ -141,24 +141,12 @@ def _read_safetensors(folder: Path, where: str) -> list[tuple[str, tuple[int, ..
                 f"{where}: {path.name} must be a whole safetensors file; {wording.show_error(error)}",
                 "upload the file again.",
             ) from error
-    index = folder / "model.safetensors.index.json"
+    index = folder / files.INDEX
     if index.exists():
-        listed = _load_weight_map(index, where)
+        listed = files.parse_weight_map(index.read_bytes(), where)
         if missing := sorted(set(listed.values()) - {path.name for path in folder.glob("*.safetensors")}):
             raise ModelError(
                 f"{where}: {index.name} lists files that must be there; {', '.join(missing)} are not",
                 files.REMEDY_FOLDER,
             )
     return parameters
-
-
-def _load_weight_map(index: Path, where: str) -> dict[str, str]:
-    try:
-        content = json.loads(index.read_bytes())
-        return {str(name): str(file) for name, file in content["weight_map"].items()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{where}: {index.name} must be a JSON object with a weight_map of names and files;"
-            f" {type(error).__name__}: {wording.show_error(error)}",
-            "upload the file again.",
-        ) from error

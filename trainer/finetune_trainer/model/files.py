@@ -4,13 +4,14 @@ What describes the model comes first, the weights behind. Pickled weights are ne
 """
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_api import artifacts
+from finetune_api import artifacts, wording
 from finetune_api.artifacts import FileEntry
 from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
@@ -21,8 +22,12 @@ PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".
 """Formats that run code when they are loaded, or that only other frameworks read."""
 FETCHED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Where transformers looks for weights, in this order."""
 FETCHING = "the fetching of the inputs"
 REMEDY_FOLDER = "upload the whole folder of the model, with weights in safetensors."
+_MAX_INDEX_BYTES = 64 * 2**20
+"""An index has some 100 bytes for each tensor; the largest models have 100,000 (a choice)."""
 _FIRST_BYTES = 2**18
 """As many as the header of most shards has (a choice: one request instead of two)."""
 _MAX_HEADER_BYTES = 8 + 100 * 10**6
@@ -75,7 +80,41 @@ def list_model(store: Store, source: ModelSource) -> ModelFiles:
             "merge the adapter and save the model into a folder of its own, or remove the adapter's files.",
         )
     warnings = [f"{where}: {', '.join(pickled)} are left out; only safetensors are read"] if pickled else []
-    return ModelFiles(select_files(found), None, warnings)
+    read = _find_read_weights(store, top, where)
+    if others := [name for name in weights if name not in read]:
+        # Mistral's folders hold the same weights a second time, under other names.
+        warnings.append(f"{where}: {', '.join(others)} are left out; {WEIGHTS} or what {INDEX} lists is read")
+    return ModelFiles([file for file in select_files(found) if file.name not in others], None, warnings)
+
+
+def _find_read_weights(store: Store, top: Sequence[RemoteFile], where: str) -> set[str]:
+    """Return the names of the weights that transformers reads: one file, or those that the index lists.
+
+    Raises:
+        ModelError: there is neither, or the index can't be read.
+    """
+    by_name = {file.name: file for file in top}
+    if WEIGHTS in by_name:
+        return {WEIGHTS}
+    if INDEX not in by_name:
+        raise ModelError(f"{where} must hold {WEIGHTS}, or shards and {INDEX}; it has neither", REMEDY_FOLDER)
+    return set(parse_weight_map(store.read_bytes(by_name[INDEX].address, _MAX_INDEX_BYTES), where).values())
+
+
+def parse_weight_map(content: bytes, where: str) -> dict[str, str]:
+    """Read an index of shards: the file of each weight, by its name.
+
+    Raises:
+        ModelError: it is none.
+    """
+    try:
+        return {str(name): str(file) for name, file in json.loads(content)["weight_map"].items()}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{where}: {INDEX} must be a JSON object with a weight_map of names and files;"
+            f" {type(error).__name__}: {wording.show_error(error)}",
+            "upload the file again.",
+        ) from error
 
 
 def select_files(found: Sequence[RemoteFile]) -> list[RemoteFile]:
