@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from finetune_trainer.batches import sampler
+from finetune_trainer.batches import collate, sampler
+from finetune_trainer.batches.collate import Padding
 from finetune_trainer.batches.sampler import StepOrder
 
 ORDERS = [
@@ -98,3 +99,11 @@ def test_the_ranks_together_take_every_row_of_each_step_once(num_ranks: int) -> 
             sorted(order[start : start + 8]) for start in (0, 8, 16)
         ]
     assert [len(order) for order in orders] == [3] * num_ranks
+
+
+@pytest.mark.parametrize(("is_left", "want"), [(False, [[5, 6], [7, 1]]), (True, [[5, 6], [1, 7]])])
+def test_rows_are_padded_on_the_side_that_the_model_does_not_read(is_left: bool, want: list[list[int]]) -> None:
+    rows = [{"input_ids": [5, 6]}, {"input_ids": [7]}]
+    batch = collate.collate_inputs(rows, Padding(1, is_left=is_left), is_packed=False)
+    assert batch["input_ids"].tolist() == want
+    assert batch["attention_mask"].tolist() == [[int(token != 1) for token in row] for row in want]

@@ -82,6 +82,12 @@ def test_metrics_of_rows_are_those_of_scikit_learn() -> None:
     assert kind.compute_confusion() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
 
 
+def test_labels_that_no_row_has_and_none_is_given_do_not_count() -> None:
+    found = gather(metrics.RowScores(3), [([0, 0, 2], [0, 0, 2], 1.0)]).compute()
+
+    assert {found[name] for name in ("accuracy", "f1_macro", "precision_macro", "recall_macro")} == {1.0}
+
+
 @pytest.mark.parametrize("task", list(TASKS))
 def test_every_metric_of_the_contract_is_measured(task: Any) -> None:
     kind: Any = metrics.RowScores(2) if task == "SequenceClassification" else metrics.TokenScores()

@@ -1,13 +1,16 @@
 """What the train stage publishes gives, loaded with the code of its model card, what its evaluation says."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 import training_runs
+import transformers
 from training_runs import RunBench, load_json, method
 
 from finetune_trainer.stages import train
@@ -125,3 +128,27 @@ def test_training_in_bfloat16_publishes_what_its_samples_say(
     folder = bench.fetch_attempt(config, tmp_path / "published")
     published = load_published(bench.get_model_folder(model), folder / "model")
     assert measure_difference(published, load_json(folder / "evaluation.json")["samples"]) < tolerance
+
+
+MEANT = {"architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version"}
+"""What a classifier's training means to change of its base's configuration."""
+
+
+@pytest.mark.parametrize("kind", ["Full", "HeadOnly", "LoRA"])
+def test_the_published_configuration_is_the_bases_but_for_what_was_trained(
+    bench: RunBench, tmp_path: Path, kind: str
+) -> None:
+    path = tiny_models.build_encoder(bench.folder / f"several-{kind}") / "config.json"
+    base = load_json(path) | {"problem_type": "multi_label_classification", "use_cache": True, "pad_token_id": 3}
+    path.write_text(json.dumps(base))
+    config = bench.prepare(CLASSIFICATION, f"several-{kind}", spec={"method": method(kind)})
+
+    train.run(config, tmp_path / "scratch")
+
+    folder = bench.fetch_attempt(config, tmp_path / "published") / "model"
+    found = load_json(folder / "config.json")
+    assert {name for name in base.keys() | found.keys() if base.get(name) != found.get(name)} <= MEANT
+    assert found["problem_type"] == "single_label_classification"
+    assert list(found["id2label"].values()) == list(training_runs.LABELS)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.pad_token_id == 3
