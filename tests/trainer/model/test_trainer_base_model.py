@@ -16,6 +16,7 @@ import transformers
 from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Task
 from finetune_trainer import tasks
+from finetune_trainer.model import architectures
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.model.tokenizer import load_tokenizer
@@ -193,6 +194,7 @@ def test_tasks_that_fit() -> None:
     assert fitting("bert") == [Task.SEQUENCE_CLASSIFICATION]
     assert fitting("bert", is_decoder=True) == [Task.SEQUENCE_CLASSIFICATION, *language]
     assert fitting("vit") == []
+    assert not architectures.is_generative(ModelFacts("bart", 1, "F32", {}, 1, 1, 1, 1, False, is_encoder_decoder=True))
 
 
 def test_a_size_that_differs_by_layer_counts_as_the_largest(decoder_folder: Path, tmp_path: Path) -> None:

@@ -135,6 +135,49 @@ def test_what_a_head_reads_is_known(tmp_path: Path) -> None:
     assert read("bart", **BART) == (False, True)
 
 
+GEMMA3: dict[str, Any] = {
+    "text_config": {
+        **{name: SIZES[name] for name in SIZES},
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "model_type": "gemma3_text",
+    },
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+    },
+}
+
+
+def test_towers_that_no_text_goes_through_get_no_adapter_and_limit_no_positions(tmp_path: Path) -> None:
+    config = transformers.Gemma3Config(**GEMMA3)
+    transformers.Gemma3ForSequenceClassification(config).save_pretrained(tmp_path)
+
+    found = inspect(tmp_path)
+
+    assert found.max_positions == 64
+    assert [name for name in found.linear if "vision" in name] == []
+    assert [name for name in found.left_out["text doesn't go through them"] if "vision_tower" not in name] == []
+
+
+def test_a_part_that_the_task_has_no_use_for_is_no_sign_of_another_model(tmp_path: Path) -> None:
+    config = transformers.FunnelConfig(
+        vocab_size=40, d_model=32, n_head=4, d_head=8, d_inner=64, block_sizes=[1, 1], num_decoder_layers=1
+    )
+    transformers.FunnelForMaskedLM(config).save_pretrained(tmp_path)
+    assert inspect(tmp_path).new_modules == ["classifier"]
+
+
+def test_characters_that_are_hashed_have_no_table_of_embeddings(tmp_path: Path) -> None:
+    config = build("canine", num_hash_buckets=64, upsampling_kernel_size=2, downsampling_rate=2)
+    assert inspect(save(config, tmp_path)).num_embeddings == 0
+
+
 MIXTURE: dict[str, Any] = {"num_key_value_heads": 2, "num_local_experts": 2}
 
 

@@ -60,7 +60,7 @@ class Evaluator:
         with _evaluating(model):
             for positions in cut:
                 signals.check(doing)
-                batch = self._collate(rows, [share[position] for position in positions], is_packed=self.is_packed)
+                batch = self.collate(rows, [share[position] for position in positions], is_packed=self.is_packed)
                 parts = self.head.compute_loss(model, batch, is_autocast=self.is_autocast)
                 if not math.isfinite(float(parts.total)):
                     prometheus.record_nonfinite()
@@ -77,7 +77,7 @@ class Evaluator:
             return [self._build_sample(model, rows, index) for index in range(min(SAMPLE_ROWS, len(rows)))]
 
     def _build_sample(self, model: Any, rows: Rows, index: int) -> Sample:
-        batch = self._collate(rows, [index], is_packed=False)
+        batch = self.collate(rows, [index], is_packed=False)
         # A float32 head on a bfloat16 base needs autocast; whoever loads both in bfloat16 computes the same.
         is_mixed = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
         answer = self.head.build_answer(model, batch, is_autocast=self.is_autocast and is_mixed)
@@ -91,7 +91,8 @@ class Evaluator:
             last=[TokenLogit(token=token, logit=logit) for token, logit in answer.last] if answer.last else None,
         )
 
-    def _collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
+    def collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
+        """Make a batch of rows on the model's device."""
         batch = self.head.collate([rows[index] for index in indices], self.padding, is_packed=is_packed)
         return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()

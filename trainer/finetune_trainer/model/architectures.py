@@ -21,7 +21,9 @@ def is_generative(facts: ModelFacts) -> bool:
     """Tell whether an architecture writes texts from left to right."""
     # Encoders are listed as causal too, for those few that were trained that way; others see what they should predict.
     is_encoder = is_listed(facts.model_type, "MODEL_FOR_MASKED_LM_MAPPING_NAMES") and not facts.is_decoder
-    return is_listed(facts.model_type, "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES") and not is_encoder
+    is_causal = is_listed(facts.model_type, "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES") and not is_encoder
+    # Of those that read with an encoder the class for causal models takes the decoder alone.
+    return is_causal and not facts.is_encoder_decoder
 
 
 PACKED_DECODERS = frozenset({"gemma", "gpt2", "llama", "mistral", "qwen2", "qwen3"})

@@ -40,6 +40,8 @@ class ModelFacts:
     vocabulary_size: int
     is_decoder: bool
     """Whether the configuration calls an encoder's architecture a decoder."""
+    is_encoder_decoder: bool = False
+    """Whether it reads with an encoder what a decoder answers."""
 
 
 def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> ModelFacts:
@@ -72,6 +74,7 @@ def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> Mode
         intermediate_size=find_largest(getattr(text, "intermediate_size", 0)) or 4 * hidden,
         vocabulary_size=int(getattr(text, "vocab_size", 0) or 0),
         is_decoder=bool(getattr(config, "is_decoder", False)),
+        is_encoder_decoder=bool(getattr(config, "is_encoder_decoder", False)),
     )
 
 

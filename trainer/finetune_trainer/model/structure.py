@@ -88,7 +88,7 @@ def inspect_structure(folder: Path, gguf_file: str | None, source: ModelSource, 
     new_modules = find_new_modules(model, missing, task, source) if gguf_file is None else heads
     kept = _find_unquantized(model, [*heads, *new_modules])
     linear, left_out = _find_linear(model, kept)
-    output = model.get_output_embeddings()
+    output, embeddings = model.get_output_embeddings(), _find_embeddings(model)
     found = ModelStructure(
         class_name=type(model).__name__,
         heads=heads,
@@ -98,12 +98,12 @@ def inspect_structure(folder: Path, gguf_file: str | None, source: ModelSource, 
         left_out=left_out,
         linear_classes=sorted({type(model.get_submodule(name)).__name__ for name in linear}),
         num_experts=len(left_out.get(_FUSED, [])),
-        is_head_tied=output is not None and output.weight is model.get_input_embeddings().weight,
+        is_head_tied=output is not None and embeddings is not None and output.weight is embeddings,
         quantized=_find_quantized(model, kept),
         unquantized=kept,
         max_positions=_find_max_positions(model),
         num_token_types=_find_token_types(model),
-        num_embeddings=_count_embeddings(model),
+        num_embeddings=0 if embeddings is None else int(embeddings.shape[0]),
         reads_last=any(getattr(module, "summary_type", None) == "last" for module in model.modules()),
         reads_stop_token=task.HAS_OWN_HEAD and bool(model.config.is_encoder_decoder),
     )
@@ -163,9 +163,10 @@ def check_all_taken(model: Any, unexpected: Iterable[str], source: ModelSource) 
         ModelError: the configuration describes a smaller model than the files hold.
     """
     prefix = f"{model.base_model_prefix}."
+    parts = dict(getattr(model, model.base_model_prefix, model).named_children())
     left = [key for key in sorted(unexpected) if "pooler" not in key]
-    # What stands outside the body, and isn't one of many layers, is the head of another task.
-    if body := [key for key in left if key.startswith(prefix) or re.search(r"\.\d+\.", key)]:
+    # What is no part of this class's body at all is the head of another task, or a decoder it does without.
+    if body := [key for key in left if key.removeprefix(prefix).partition(".")[0] in parts]:
         raise ModelError(
             f"spec.model.uri ({source.uri}) must hold the weights its config.json describes; it holds more: "
             f"{wording.show_names(body)}",
@@ -220,8 +221,9 @@ def _find_linear(model: Any, kept: Sequence[str]) -> tuple[dict[str, tuple[int, 
             linear[name] = (module.weight.shape[0], module.weight.shape[1])
         elif "expert" in name and any(item.ndim == 3 for item in module.parameters(recurse=False)):
             fused.append(name)
-    refused = _find_refused(model, list(linear))
-    left_out = {_FUSED: fused, _REFUSED_BY_PEFT: refused, _UNUSED: _find_unused(model, linear)}
+    refused, towers = _find_refused(model, list(linear)), _find_towers(model)
+    unused = [name for name in linear if _is_within(name, towers)]
+    left_out = {_FUSED: fused, _REFUSED_BY_PEFT: refused, _UNUSED: unused}
     gone = {*refused, *left_out[_UNUSED]}
     return {name: shape for name, shape in linear.items() if name not in gone}, {
         reason: names for reason, names in left_out.items() if names
@@ -246,14 +248,13 @@ def _find_refused(model: Any, names: Sequence[str]) -> list[str]:
     return [name for name in names if name.rpartition(".")[2] in refused]
 
 
-def _find_unused(model: Any, linear: Iterable[str]) -> list[str]:
-    """Name the linear layers of towers for images and sound, which no text goes through."""
-    others = {
+def _find_towers(model: Any) -> list[str]:
+    """Name the modules for images and sound, which no text goes through."""
+    return [
         name
         for name, module in model.named_modules()
         if name and (config := getattr(module, "config", None)) is not None and _is_of_other_modality(config, model)
-    }
-    return [name for name in linear if _is_within(name, others)]
+    ]
 
 
 def _is_of_other_modality(config: Any, model: Any) -> bool:
@@ -277,10 +278,10 @@ def _find_quantized(model: Any, kept: Sequence[str]) -> list[str]:
 def _find_max_positions(model: Any) -> int | None:
     config = model.config.get_text_config()
     stated = int(getattr(config, "max_position_embeddings", None) or 0)
-    limits = []
+    limits, towers = [], _find_towers(model)
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if _POSITIONS.search(name) and weight is not None and weight.ndim == 2:
+        if _POSITIONS.search(name) and weight is not None and weight.ndim == 2 and not _is_within(name, towers):
             # Tables with a padding index begin behind it, others say themselves where they begin.
             padding = getattr(module, "padding_idx", None)
             first = 0 if padding is None else padding + 1
@@ -301,6 +302,9 @@ def _find_token_types(model: Any) -> int | None:
     return min((int(weight.shape[0]) for weight in weights), default=None)
 
 
-def _count_embeddings(model: Any) -> int:
-    weight = getattr(model.get_input_embeddings(), "weight", None)
-    return 0 if weight is None else int(weight.shape[0])
+def _find_embeddings(model: Any) -> Any:
+    """Return the table of token embeddings; None where tokens are no rows of one."""
+    try:
+        return getattr(model.get_input_embeddings(), "weight", None)
+    except NotImplementedError:  # characters that are hashed
+        return None

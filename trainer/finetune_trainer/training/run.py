@@ -43,6 +43,7 @@ from finetune_trainer.publishing.card import CardFacts
 from finetune_trainer.tasks import TaskHead, TaskRows
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog
+from finetune_trainer.training import ranks
 from finetune_trainer.training.arguments import build_arguments
 from finetune_trainer.training.trainer import FineTuneTrainer
 
@@ -275,6 +276,11 @@ def _evaluate(setup: _Setup, subject: _Subject, which: str) -> Scores | None:
 def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
     """Run the loop and put the best weights back."""
     spec, chosen = setup.spec, setup.chosen
+    if ranks.count_ranks() > 1:
+        batch = subject.evaluator.collate(setup.splits["train"], [0], is_packed=chosen.is_packed)
+        unused = ranks.freeze_unused(subject.model, setup.head, batch, is_autocast=setup.is_autocast)
+        if unused:
+            logger.warning("%d weights are not trained, no row goes through them: %s …", len(unused), unused[0])
     stopping_rule = spec.training.early_stopping
     best = BestWeights(
         setup.scratch / "best.safetensors",
