@@ -122,8 +122,12 @@ class LoadClient:
             return items
 
     async def delete_all(self, path: str) -> None:
-        """Delete all objects of a collection."""
-        await self._send("DELETE", path, {}, "application/json")
+        """Delete all objects of a collection; a busy API server needs more than the minute it gives one request."""
+        async with self._session.delete(f"{self._server}{path}", params={"timeoutSeconds": "300"}) as answer:
+            if answer.status not in (200, 504):
+                raise RuntimeError(f"DELETE {path} ended with {answer.status}: {await answer.text()}")
+        while await self.list_items(path):
+            await asyncio.sleep(0.5)
 
     async def watch(self, path: str) -> AsyncIterator[Manifest]:
         """Yield the events of a collection from now on, those that stand for what is there already first."""
