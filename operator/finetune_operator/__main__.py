@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 
 from finetune_api import group
-from finetune_operator import settings
-from finetune_operator.handlers import Memo
+from finetune_operator import (
+    handlers,  # noqa: F401 - registers the handlers
+    settings,
+)
 from finetune_operator.jobs.kind import FineTuneJobs
 from finetune_operator.runtime import access, health, logs, watch
 from finetune_operator.runtime.access import AccessError
@@ -17,6 +20,7 @@ from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.resync import Resync
+from finetune_operator.runtime.watch import Memo
 from finetune_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ async def run(configuration: Settings) -> None:
             )
         loops = [controller.work() for _ in range(configuration.workers)]
         async with _running(*loops, resync.run_forever(), signs.watch_loop()):
-            await watch.watch(kopf_settings, namespaces, Memo(controller=controller))
+            await watch.watch(kopf_settings, namespaces, Memo(controller=controller, ending=asyncio.Event()))
     finally:
         await endpoints.cleanup()
         await client.close()
@@ -72,6 +76,24 @@ async def _running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _run_to_exit_code(configuration: Settings) -> int:
+    code = 0
+    try:
+        await run(configuration)
+    except AccessError as error:
+        logger.error("%s", error)
+        code = EX_CONFIG
+    except ClientError as error:
+        logger.error("the API server can't be used: %s", error)
+        code = 1
+    # What kopf has left behind may ignore that it is cancelled; the process must end all the same.
+    remaining = asyncio.all_tasks() - {asyncio.current_task()}
+    if remaining and (await asyncio.wait(remaining, timeout=0.1))[1]:
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
 def main() -> int:
     """Start the operator; the exit code is 78 (EX_CONFIG) where environment or cluster can't be used."""
     try:
@@ -81,15 +103,7 @@ def main() -> int:
         logger.error("%s", error)
         return EX_CONFIG
     logs.configure_logging(configuration.log_format, configuration.log_level)
-    try:
-        asyncio.run(run(configuration))
-    except AccessError as error:
-        logger.error("%s", error)
-        return EX_CONFIG
-    except ClientError as error:
-        logger.error("the API server can't be used: %s", error)
-        return 1
-    return 0
+    return asyncio.run(_run_to_exit_code(configuration))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,21 @@ from typing import Any
 import kopf
 
 from finetune_api import group
-from finetune_operator.runtime.controller import Controller
+from finetune_operator.runtime.watch import Login, Memo
 
-
-class Memo(kopf.Memo):
-    """What the process carries from the start to the handlers."""
-
-    controller: Controller
+_login = Login()
 
 
 @kopf.on.login(id="login")
-def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - kopf's arguments, passed on
-    """Use the ServiceAccount or the kubeconfig, never whatever client library is installed."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+async def log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - kopf's arguments, passed on
+    """Log in, the first time and whenever credentials are refused or old."""
+    return await _login.log_in(**kwargs)
+
+
+@kopf.on.cleanup(id="end")
+async def note_end(memo: Memo, **_: object) -> None:
+    """Note that kopf ends."""
+    memo.ending.set()
 
 
 @kopf.on.event(group.GROUP, group.VERSION, group.PLURAL, id="finetunejobs")

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import api_fault_proxy
 import cluster_fixtures
 import operator_driver
 import pytest
+from api_fault_proxy import ApiFaultProxy
 from operator_driver import Operator, Stage
 
 from finetune_devcluster import api_client
@@ -53,3 +55,27 @@ def stage(client: Client, operator: Operator, shared_namespaces: list[str]) -> S
 def restricted_stage(client: Client, operator: Operator, shared_namespaces: list[str]) -> Stage:
     """The namespace for quota and Pod Security, with an operator at work."""
     return Stage(client, shared_namespaces[1])
+
+
+@pytest.fixture(scope="module")
+def api_proxy(
+    client: Client, control_plane: Any, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiFaultProxy]:
+    """A proxy in front of the API server, for an operator of this module's namespaces; without faults so far."""
+    directory: Path = tmp_path_factory.mktemp("proxy")
+    kubeconfig = operator_driver.build_account_kubeconfig(
+        client, control_plane.kubeconfig, shared_namespaces, directory
+    )
+    with api_fault_proxy.running_proxy(kubeconfig, directory) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def operator_behind_proxy(
+    api_proxy: ApiFaultProxy, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
+    """An operator that meets the faults of `api_proxy`."""
+    directory: Path = tmp_path_factory.mktemp("operator")
+    environment = {"FINETUNE_RESYNC_SECONDS": "3"}
+    with operator_driver.running_operator(api_proxy.kubeconfig, shared_namespaces, directory, environment) as running:
+        yield running

@@ -135,7 +135,8 @@ class Controller:
         plan = self.kind.reconcile(manifest, children, now)
         stored = await writer.write_status(self._client, self.kind.resource, manifest, plan)
         record.written_version = stored["metadata"]["resourceVersion"]
-        record.seen = records.build_versions(stored, children)
+        # Until all is done: a resync asks again where an action fails.
+        record.seen = frozenset()
         # Counted before the actions: a later pass doesn't see this transition any more.
         self._log_plan(manifest, plan)
         self.kind.record_plan(manifest, plan)
@@ -147,6 +148,7 @@ class Controller:
                 await writer.act(self._client, key[0], action, record)
         finally:
             await events.record(self._client, self.kind.resource, stored, plan.events)
+        record.seen = records.build_versions(stored, children)
         if is_missed and (plan.status_patch or plan.actions):
             self._metrics.resync_drift.labels("missed_update").inc()
         return plan.requeue_after

@@ -12,9 +12,13 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import cast
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import kopf
+
+from finetune_operator.runtime.controller import Controller
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +27,23 @@ _WATCH_PAGE_SIZE = 100
 """Objects per page of kopf's lists. Measured with 3,000 FineTuneJobs of 19 KB each: a page of 500 costs 40 MB."""
 _LONG_ENOUGH_SECONDS = 300.0
 """After so long without an end the next one is a new trouble (a choice)."""
+
+
+_LOGIN_LIFETIME = timedelta(hours=1)
+"""The kubelet renews a ServiceAccount's token when a fifth of its life is left, at the latest once a day."""
+_END_SECONDS = 20.0
+"""So long kopf may take to end, below the pod's grace period of 30 s (a choice)."""
+
+
+class Memo(kopf.Memo):
+    """What kopf carries to the handlers.
+
+    Attributes:
+        ending: kopf has begun to end.
+    """
+
+    controller: Controller
+    ending: asyncio.Event
 
 
 class EndlessBackoffs:
@@ -80,35 +101,83 @@ def build_kopf_settings(prefix: str, child_label: str) -> kopf.OperatorSettings:
     result.queueing.idle_timeout = 5.0
     result.scanning.disabled = True
     result.peering.standalone = True
-    result.process.ultimate_exiting_timeout = 25  # below the pod's grace period of 30 s
+    # kopf would kill the process so long after it ends, also where it is started again; the kubelet does so anyway.
+    result.process.ultimate_exiting_timeout = None
     return result
 
 
-async def watch(settings: kopf.OperatorSettings, namespaces: Sequence[str], memo: kopf.Memo) -> None:
+class Login:
+    """Logs kopf in, again and again.
+
+    kopf takes credentials that were refused once for refused for ever and ends. A login that says until when it holds
+    differs from the one before; what keeps it from being tried without end is a pause that grows with each.
+    """
+
+    def __init__(self) -> None:
+        self._latest = -_LONG_ENOUGH_SECONDS
+        self._attempts = 0
+
+    async def log_in(self, **kwargs: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - kopf's arguments, passed on
+        """Use the ServiceAccount or the kubeconfig as they are now, never whatever client library is installed."""
+        is_new = time.monotonic() - self._latest > _LONG_ENOUGH_SECONDS
+        self._attempts = 0 if is_new else self._attempts + 1
+        if self._attempts:
+            await asyncio.sleep(_compute_pause(self._attempts))
+        self._latest = time.monotonic()
+        found = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return replace(found, expiration=datetime.now(UTC) + _LOGIN_LIFETIME) if found is not None else None
+
+
+async def watch(settings: kopf.OperatorSettings, namespaces: Sequence[str], memo: Memo) -> None:
     """Watch until a signal comes; an end of any other kind is followed by a pause and a new start."""
-    stop = asyncio.Event()
-    failures, loop = 0, asyncio.get_running_loop()
+    stop, failures = asyncio.Event(), 0
     while not stop.is_set():
         began = time.monotonic()
-        try:
-            await kopf.operator(
-                settings=settings,
-                standalone=True,
-                clusterwide=not namespaces,
-                namespaces=namespaces,
-                memo=memo,
-            )
+        memo.ending.clear()
+        ended = await _wait_for_end(asyncio.create_task(_run_kopf(settings, namespaces, memo, stop)), memo.ending)
+        if stop.is_set():
             return
-        except Exception as error:  # the process never ends for what a server says
-            failures = 1 if time.monotonic() - began > _LONG_ENOUGH_SECONDS else failures + 1
-            pause = _compute_pause(failures)
-            logger.warning("watches ended, begun anew in %.1f s: %s: %s", pause, type(error).__name__, error)
-        # kopf's own handlers of signals belong to the run that ended.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        failures = 1 if time.monotonic() - began > _LONG_ENOUGH_SECONDS else failures + 1
+        pause = _compute_pause(failures)
+        logger.warning("watches ended, begun anew in %.1f s: %s", pause, ended)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await stop.wait()
+
+
+async def _run_kopf(
+    settings: kopf.OperatorSettings, namespaces: Sequence[str], memo: Memo, stop: asyncio.Event
+) -> None:
+    existing = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        settings=settings,
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        memo=memo,
+        stop_flag=stop,
+    )
+    # In the place of kopf's own, which a signal between two runs, or at the end of one, would be lost to.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await kopf.run_tasks(tasks, ignored=existing)
+
+
+async def _wait_for_end(running: asyncio.Task[None], ending: asyncio.Event) -> str:
+    """Wait until kopf has ended; return why."""
+    is_ending = asyncio.create_task(ending.wait())
+    try:
+        await asyncio.wait({running, is_ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running}, timeout=_END_SECONDS)
+        if not running.done():
+            # Its tasks may wait for a login that nobody performs any more: they are left behind.
+            return f"kopf did not end within {_END_SECONDS:.0f} s"
+        error = running.exception()
+        return f"{type(error).__name__}: {error}"
+    finally:
+        is_ending.cancel()
+        if not running.done():
+            running.cancel()
 
 
 def _compute_pause(failures: int) -> float:
