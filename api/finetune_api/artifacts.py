@@ -103,6 +103,14 @@ class RunLayout:
     def model(self, attempt: int) -> S3Address:
         return self.attempt(attempt).join(MODEL_FOLDER)
 
+    def is_inside(self, uri: str) -> bool:
+        """Tell whether an address is one of a file or folder of this run."""
+        try:
+            address = parse_s3_uri(uri)
+        except ValueError:
+            return False
+        return address.bucket == self.run.bucket and address.key.startswith(f"{self.run.key}/")
+
     def probe(self, attempt: int) -> S3Address:
         """A small object the prepare stage writes, reads back and deletes."""
         return self.run.join(f"probe-{attempt}")

@@ -23,8 +23,8 @@ _PRINTER_COLUMNS = (
     ("Attempts", "integer", ".status.attemptCount", 0),
     ("Model", "string", ".spec.model.uri", 1),
     ("Queue", "string", ".spec.placement.queueName", 1),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
-    ("Metric", "string", ".status.metrics.tuned[0].value", 1),
+    ("Reason", "string", ".status.reason", 1),
+    ("Metric", "string", ".status.metric", 1),
     ("Age", "date", ".metadata.creationTimestamp", 0),
 )
 _COPIED_KEYS = (

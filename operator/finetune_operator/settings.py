@@ -69,9 +69,9 @@ class Settings:
     """FINETUNE_PREPARE_DEADLINE_SECONDS of running time for one prepare attempt."""
     queue_prepare_jobs: bool = False
     """FINETUNE_QUEUE_PREPARE_JOBS puts the job's Kueue queue on the prepare Job too."""
-    unschedulable_grace_seconds: int = 300
-    """FINETUNE_UNSCHEDULABLE_GRACE_SECONDS before a pod without a node makes the job Stalled: an autoscaler needs
-    minutes to bring a GPU node (a choice)."""
+    unschedulable_grace_seconds: int = 45
+    """FINETUNE_UNSCHEDULABLE_GRACE_SECONDS before a pod without a node makes the job Stalled: within a minute it
+    is told (a choice); more where an autoscaler brings nodes, which takes minutes."""
     health_port: int = 8080
     """FINETUNE_HEALTH_PORT serves /healthz."""
     metrics_port: int = 9090

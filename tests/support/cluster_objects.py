@@ -102,6 +102,7 @@ def make_pod(child: Manifest, name: str = "", seconds: float = 0) -> Manifest:
             "resourceVersion": "1",
             "namespace": metadata["namespace"],
             "labels": dict(child["spec"]["template"]["metadata"]["labels"]),
+            "annotations": dict(child["spec"]["template"]["metadata"]["annotations"]),
             "ownerReferences": [owner],
             "creationTimestamp": time_text(seconds),
         },
@@ -239,7 +240,7 @@ class Cluster:
 
     def add_pod(self, seconds: float = 0) -> Manifest:
         """Give the newest Job a pod."""
-        pod = make_pod(self.children[-1], f"pod-{len(self.pods)}", seconds)
+        pod = make_pod(self.children[-1], f"{self.children[-1]['metadata']['name']}-{len(self.pods)}", seconds)
         self.pods.append(pod)
         return pod
 

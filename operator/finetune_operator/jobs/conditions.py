@@ -1,7 +1,6 @@
-"""From a result to conditions and phase: every condition is set in every pass, as kstatus reads them.
+"""From a result to conditions: every condition is set in every pass, as kstatus reads them.
 
-`Reconciling` and `Stalled` are never both True; a failed run is Stalled. The phase is derived from the conditions by
-one function and read by nobody but people. Pure.
+`Reconciling` and `Stalled` are never both True; a failed run is Stalled. Pure.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from finetune_api.kinds.finetunejob.status import (
     Failure,
     FineTuneJobStatus,
     Milestone,
-    Phase,
     Reason,
 )
 
@@ -102,25 +100,6 @@ def build_conditions(
     start = {"last_transition_time": status.build_time(facts.running_since)}
     is_running = ConditionType.RUNNING
     return [item.model_copy(update=start) if item.type == is_running else item for item in conditions]
-
-
-def derive_phase(conditions: Sequence[Condition]) -> Phase:  # noqa: PLR0911 - a table in the order of its rows
-    """Name the phase for display; the first that matches wins."""
-    ready = status.find_condition(conditions, ConditionType.READY)
-    suspended = status.find_condition(conditions, ConditionType.SUSPENDED)
-    if status.is_true(conditions, ConditionType.SUCCEEDED):
-        return Phase.SUCCEEDED
-    if status.is_true(conditions, ConditionType.FAILED):
-        return Phase.FAILED
-    if suspended is not None and suspended.status == TRUE and suspended.reason == Milestone.USER_REQUESTED:
-        return Phase.SUSPENDED
-    if ready is not None and ready.reason == Milestone.QUEUED:
-        return Phase.QUEUED
-    if not status.is_true(conditions, ConditionType.VALIDATED):
-        return Phase.VALIDATING if status.is_true(conditions, ConditionType.JOB_CREATED) else Phase.PENDING
-    if status.is_true(conditions, ConditionType.RUNNING):
-        return Phase.TRAINING
-    return Phase.PENDING
 
 
 def _build_outcome_rows(result: Result) -> list[Row]:

@@ -1,31 +1,45 @@
 """What a failure tells the user: reason, message, remedy, and whether the same job may work another time. Pure."""
 
+import re
+
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Failure, Reason
 from finetune_operator.jobs.conditions import Result, State
 from finetune_operator.runtime import logs
 
+_ANEW = "create a new FineTuneJob"
 REMEDIES: dict[Reason, str] = {
-    Reason.INVALID_SPEC: "Correct the fields and create a new FineTuneJob.",
-    Reason.CONFIG_ERROR: "Correct the setting and create a new FineTuneJob.",
-    Reason.DATA_ERROR: "Correct the data and create a new FineTuneJob.",
-    Reason.MODEL_ERROR: "Choose a base model that fits the task and create a new FineTuneJob.",
-    Reason.REFERENCE_NOT_FOUND: "Create what is missing or correct the name, then create a new FineTuneJob.",
-    Reason.ACCESS_DENIED: "Check the credentials and what they may do, then create a new FineTuneJob.",
-    Reason.STORAGE_UNAVAILABLE: "Check that the store answers, then create the FineTuneJob again.",
-    Reason.OUT_OF_MEMORY: "Raise spec.resources.memory or lower spec.training.batchSize or maxLength.",
-    Reason.CUDA_OUT_OF_MEMORY: "Use a larger GPU, a smaller model, quantization, or a lower spec.training.maxLength.",
-    Reason.DIVERGED: "Lower spec.training.learningRate.",
-    Reason.DEADLINE_EXCEEDED: "Raise spec.runPolicy.activeDeadlineSeconds or train less.",
-    Reason.PENDING_DEADLINE_EXCEEDED: "Remove the cause or raise spec.runPolicy.pendingDeadlineSeconds.",
-    Reason.BACKOFF_LIMIT_EXCEEDED: "Look at status.attempts and the logs of the pods.",
-    Reason.ARTIFACT_MISSING: "Check that the trainer image is one this operator supports.",
-    Reason.JOB_DELETED: "Find out what deletes the Jobs, then create the FineTuneJob again.",
-    Reason.INTERNAL: "Look at the logs of the pod.",
+    Reason.INVALID_SPEC: f"Correct the fields and {_ANEW}.",
+    Reason.CONFIG_ERROR: f"Correct the setting and {_ANEW}.",
+    Reason.DATA_ERROR: f"Correct the data and {_ANEW}.",
+    Reason.MODEL_ERROR: f"Choose a base model that fits the task and {_ANEW}.",
+    Reason.REFERENCE_NOT_FOUND: f"Create what is missing or correct the name, then {_ANEW}.",
+    Reason.ACCESS_DENIED: f"Check the credentials and what they may do, then {_ANEW}.",
+    Reason.STORAGE_UNAVAILABLE: f"Check that the store answers, then {_ANEW}.",
+    Reason.OUT_OF_MEMORY: "Create a new FineTuneJob with more spec.resources.memory, or a lower "
+    "spec.training.batchSize or maxLength.",
+    Reason.CUDA_OUT_OF_MEMORY: "Create a new FineTuneJob for a larger GPU, or with a smaller model, quantization or a "
+    "lower spec.training.maxLength.",
+    Reason.DIVERGED: "Create a new FineTuneJob with a lower spec.training.learningRate.",
+    Reason.DEADLINE_EXCEEDED: "Create a new FineTuneJob with a higher spec.runPolicy.activeDeadlineSeconds or less to "
+    "train.",
+    Reason.PENDING_DEADLINE_EXCEEDED: "Remove the cause, then create a new FineTuneJob; a higher "
+    "spec.runPolicy.pendingDeadlineSeconds lets it wait longer.",
+    Reason.BACKOFF_LIMIT_EXCEEDED: f"Look at status.attempts and the logs of the pods, then {_ANEW}.",
+    Reason.POD_DISRUPTED: f"Find out what ends the pods, then {_ANEW}.",
+    Reason.ARTIFACT_MISSING: f"Check that the trainer image is one this operator supports, then {_ANEW}.",
+    Reason.IMAGE_PULL_FAILED: f"Check image, registry and pull secrets, then {_ANEW}.",
+    Reason.UNSCHEDULABLE: "Add a node that fits, or create a new FineTuneJob that asks for less.",
+    Reason.POD_SECURITY_VIOLATION: f"Use a namespace whose Pod Security level the pod satisfies and {_ANEW} there.",
+    Reason.QUOTA_EXCEEDED: f"Raise the quota or free some of it, then {_ANEW}.",
+    Reason.JOB_DELETED: f"Find out what deletes the Jobs, then {_ANEW}.",
+    Reason.INTERNAL: f"Look at the logs of the pod, then {_ANEW}.",
 }
-"""What to do where the trainer didn't say."""
+"""What to do about a run that has failed, where the trainer didn't say. Its spec can't be changed any more."""
 
 _RETRYABLE = {Reason.STORAGE_UNAVAILABLE, Reason.INTERNAL, Reason.JOB_DELETED, Reason.PENDING_DEADLINE_EXCEEDED}
+_RETRY_PROMISE = re.compile(r"[;,.]?\s*(and\s+)?(the run|it) is (tried again|retried)\b[^;.]*[.]?", re.IGNORECASE)
+"""What the trainer may say of an attempt, and what isn't true of the last one."""
 
 
 def build_failure(reason: Reason, message: str, remedy: str = "", exit_code: int | None = None) -> Failure:
@@ -33,7 +47,7 @@ def build_failure(reason: Reason, message: str, remedy: str = "", exit_code: int
     return Failure(
         reason=reason,
         message=status.build_message(logs.scrub_text(message)),
-        remedy=status.build_message(logs.scrub_text(remedy) or REMEDIES.get(reason, "")),
+        remedy=status.build_message(logs.scrub_text(remedy) or REMEDIES[reason]),
         retryable=reason in _RETRYABLE,
         exit_code=exit_code,
     )
@@ -45,5 +59,7 @@ def build_failed(reason: Reason, message: str, remedy: str = "") -> Result:
 
 
 def fail(failure: Failure) -> Result:
-    """End the run with a failure."""
-    return Result(State.FAILED, failure.message, failure.reason.value, failure=failure)
+    """End the run with a failure; nothing is tried again after it, whatever was said of its last attempt."""
+    remedy = _RETRY_PROMISE.sub("", failure.remedy).strip(" ;,")
+    final = failure.model_copy(update={"remedy": remedy or REMEDIES[failure.reason]})
+    return Result(State.FAILED, final.message, final.reason.value, failure=final)

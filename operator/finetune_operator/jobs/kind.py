@@ -44,13 +44,14 @@ class FineTuneJobs:
     def list_unexplained(self, children: Children, now: datetime) -> Sequence[str]:
         found = observe.observe_children("", children)
         with_pods = {pod.job_uid for pod in found.pods}
-        waiting = []
-        for item in found.jobs:
-            is_waiting = not (item.is_finished or item.is_suspended or item.is_deleting or item.uid in with_pods)
-            age = now - item.created_at if item.created_at is not None else timedelta()
-            if is_waiting and age >= timedelta(seconds=limits.EVENTS_AFTER_SECONDS):
-                waiting.append(item.uid)
-        return waiting
+        due = now - timedelta(seconds=limits.EVENTS_AFTER_SECONDS)
+        waiting = [
+            item.uid
+            for item in found.jobs
+            if not (item.is_finished or item.is_suspended or item.is_deleting or item.uid in with_pods)
+            and (item.created_at or now) <= due
+        ]
+        return waiting + [pod.uid for pod in found.pods if pod.is_starting() and pod.created_at <= due]
 
     def reconcile(self, manifest: Manifest, children: Children, now: datetime) -> Plan:
         job = observe.observe_job(manifest)

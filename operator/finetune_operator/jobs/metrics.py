@@ -8,7 +8,7 @@ so that a deleted job leaves nothing behind.
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -20,6 +20,8 @@ from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Milestone, 
 from finetune_operator.runtime.kind import Key
 from finetune_operator.runtime.metrics import Metrics
 
+FORGET_AFTER = timedelta(hours=1)
+"""Longer than anybody scrapes apart (a choice): the last counts of a namespace must be seen."""
 ATTEMPT_ENDS = ("disruption", "error", "oom", "preempted")
 
 
@@ -52,18 +54,20 @@ class JobMetrics:
         self._clock = clock
         self._active: dict[Key, JobFacts] = {}
         self._finished: dict[Key, Phase] = {}
-        self._namespaces: set[str] = set()
+        self._namespaces: dict[str, datetime] = {}
+        # Collected in the order of registration: what it drops must not be served once more.
+        metrics.registry.register(_JobCollector(self))
         self.jobs_created = metrics.build_counter(series.JOBS_CREATED_TOTAL)
         self.jobs_finished = metrics.build_counter(series.JOBS_FINISHED_TOTAL)
         self.attempt_ends = metrics.build_counter(series.JOB_ATTEMPTS_TOTAL)
         self.job_duration = metrics.build_histogram(series.JOB_DURATION)
-        metrics.registry.register(_JobCollector(self))
 
     def record_namespace(self, namespace: str) -> None:
         """Start the counters of a namespace at 0."""
-        if namespace in self._namespaces:
+        is_known = namespace in self._namespaces
+        self._namespaces[namespace] = self._clock()
+        if is_known:
             return
-        self._namespaces.add(namespace)
         for method in MethodKind:
             self.jobs_created.labels(namespace, method.value)
         for outcome in (Milestone.COMPLETED, Milestone.EARLY_STOPPED):
@@ -107,8 +111,21 @@ class JobMetrics:
         """Return namespace and name of the FineTuneJobs there are gauges for."""
         return {*self._active, *self._finished}
 
+    def _drop_namespaces(self) -> None:
+        """Drop the series of namespaces that have had no FineTuneJob for long: they may be gone."""
+        used = {namespace for namespace, _ in self.list_jobs()}
+        now = self._clock()
+        for namespace, seen in list(self._namespaces.items()):
+            if namespace in used:
+                self._namespaces[namespace] = now
+            elif now - seen > FORGET_AFTER:
+                del self._namespaces[namespace]
+                for series_of in (self.jobs_created, self.jobs_finished, self.attempt_ends, self.job_duration):
+                    series_of.remove_by_labels({"namespace": namespace})
+
     def collect_jobs(self) -> Iterator[Metric]:
         """Compute the gauges about FineTuneJobs."""
+        self._drop_namespaces()
         jobs, info, progress, oldest = (
             GaugeMetricFamily(item.name, item.help, labels=item.labels)
             for item in (series.JOBS, series.JOB_INFO, series.JOB_PROGRESS, series.JOB_OLDEST_PENDING_AGE)

@@ -13,6 +13,8 @@ from typing import Any
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_api.run import CONTAINER_NAME
+from finetune_operator.jobs import child_events
+from finetune_operator.jobs.child_events import StartError
 from finetune_operator.runtime.kind import Children, Key, Refusal
 
 Manifest = Mapping[str, Any]
@@ -69,10 +71,13 @@ class ChildPod:
     """A pod of a child Job; the container fields are those of the trainer's container.
 
     Attributes:
+        job_uid: of the Job that made it; empty where none of ours did.
         job_name: of the Job that controls it, or that made it and was deleted without it.
+        start_error: what the kubelet failed at last, where its Events were read.
     """
 
     name: str
+    uid: str
     job_uid: str
     phase: str
     created_at: datetime
@@ -91,6 +96,7 @@ class ChildPod:
     exit_code: int | None = None
     is_oom_killed: bool = False
     termination_text: str = ""
+    start_error: StartError | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -99,6 +105,12 @@ class ChildPod:
     def is_stuck(self, now: datetime) -> bool:
         """Tell whether it should be gone long since: its node doesn't answer, and its status tells nothing any more."""
         return not self.is_terminal and self.removal_due_at is not None and now > self.removal_due_at + STUCK_AFTER
+
+    def is_starting(self) -> bool:
+        """Tell whether it has a node and no container that says why it doesn't run."""
+        has_node = not self.unschedulable and not self.is_gated
+        is_silent = self.waiting_reason in ("", "ContainerCreating", "PodInitializing")
+        return has_node and is_silent and not self.is_terminal and self.started_at is None
 
     def describe_stuck(self, now: datetime) -> str:
         """Say of a pod that can't be removed what to do about it; empty of any other."""
@@ -164,16 +176,17 @@ def observe_job(manifest: Manifest) -> FineTuneJob:
 
 def observe_children(uid: str, children: Children) -> Observed:
     """Read the children of the FineTuneJob with that uid."""
+    jobs = {item["metadata"]["uid"]: item for item in children.jobs}
     return Observed(
         jobs=tuple(_observe_child(item, uid, children.events) for item in children.jobs),
-        pods=tuple(_observe_pod(item) for item in children.pods),
+        pods=tuple(_observe_pod(item, jobs, children.events) for item in children.pods),
         refusals=children.refusals,
         peers=tuple(children.peers),
     )
 
 
 def _observe_child(manifest: Manifest, uid: str, events: Sequence[Manifest]) -> ChildJob:
-    metadata, spec = manifest["metadata"], manifest.get("spec", {})
+    metadata, spec, job_status = manifest["metadata"], manifest.get("spec", {}), manifest.get("status") or {}
     conditions = _Conditions(manifest)
     complete, failed, suspended = (conditions.find(name) for name in ("Complete", "Failed", "Suspended"))
     ended = complete or failed
@@ -192,31 +205,23 @@ def _observe_child(manifest: Manifest, uid: str, events: Sequence[Manifest]) -> 
         finished_at=_read_time(ended.get("lastTransitionTime")),
         active_deadline_seconds=spec.get("activeDeadlineSeconds"),
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),
-        create_error=_find_create_error(metadata["uid"], events),
+        create_error=child_events.find_create_error(metadata["uid"], _read_time(job_status.get("startTime")), events),
     )
 
 
-def _find_create_error(uid: str, events: Sequence[Manifest]) -> str:
-    found = [
-        event
-        for event in events
-        if event.get("reason") == "FailedCreate" and event.get("involvedObject", {}).get("uid") == uid
-    ]
-    newest = max(found, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default={})
-    return str(newest.get("message", ""))
-
-
-def _observe_pod(manifest: Manifest) -> ChildPod:
+def _observe_pod(manifest: Manifest, jobs: Mapping[str, Manifest], events: Sequence[Manifest]) -> ChildPod:
     metadata, pod_status = manifest["metadata"], manifest.get("status", {})
     conditions = _Conditions(manifest)
     scheduled = conditions.find("PodScheduled", "False")
     gated = scheduled.get("reason") == "SchedulingGated"
     container = _find_container(pod_status)
     state = container.get("state", {})
+    controller_uid = find_controller_uid(manifest)
     ended, running, waiting = (state.get(key, {}) for key in ("terminated", "running", "waiting"))
     return ChildPod(
         name=metadata["name"],
-        job_uid=find_controller_uid(manifest),
+        uid=metadata.get("uid", ""),
+        job_uid=controller_uid if is_made_by(manifest, jobs.get(controller_uid)) else "",
         phase=pod_status.get("phase", "Pending"),
         created_at=_read_time(metadata.get("creationTimestamp")) or _EPOCH,
         job_name=_find_job_name(manifest),
@@ -236,6 +241,24 @@ def _observe_pod(manifest: Manifest) -> ChildPod:
         exit_code=ended.get("exitCode"),
         is_oom_killed=ended.get("reason") == "OOMKilled",
         termination_text=ended.get("message", ""),
+        start_error=child_events.find_start_error(metadata.get("uid", ""), events),
+    )
+
+
+def is_made_by(manifest: Manifest, job: Manifest | None) -> bool:
+    """Tell whether a pod may be one that the Job which controls it made: by its name and what its template says.
+
+    Whoever may create pods can give one a Job as its controller; what it reports is not believed where it shows.
+    Without the Job there is nothing to compare with.
+    """
+    if job is None:
+        return True
+    metadata, template = manifest["metadata"], (job.get("spec", {}).get("template") or {}).get("metadata") or {}
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    return (
+        metadata["name"].startswith(job["metadata"]["name"])
+        and (template.get("labels") or {}).items() <= labels.items()
+        and (template.get("annotations") or {}).items() <= annotations.items()
     )
 
 

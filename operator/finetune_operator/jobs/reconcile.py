@@ -11,11 +11,11 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from finetune_api import validation
+from finetune_api import validation, wording
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone, Reason
-from finetune_operator.jobs import cleanup, conditions, failures, progress, transitions
+from finetune_operator.jobs import cleanup, conditions, display, failures, progress, transitions
 from finetune_operator.jobs.attempts import end, follow, limits, start
 from finetune_operator.jobs.conditions import Facts, Result, State
 from finetune_operator.jobs.context import Context
@@ -25,6 +25,9 @@ from finetune_operator.jobs.policies.suspend import Step
 from finetune_operator.runtime import merge_patch
 from finetune_operator.runtime.plan import Action, DeleteJob, Manifest, Plan
 from finetune_operator.settings import Settings
+
+_NEWER_CRD_ERRORS = frozenset({"extra_forbidden", "enum", "literal_error"})
+"""Errors of pydantic for fields and values that only a newer CRD lets pass."""
 
 
 def plan_job(job: FineTuneJob, observed: Observed, now: datetime, settings: Settings) -> Plan:
@@ -80,7 +83,12 @@ def _complete(context: Context, result: Result) -> None:
     generation = context.job.generation
     built = conditions.build_conditions(context.status, result, facts, generation=generation, now=context.now)
     context.update(observed_generation=generation, conditions=built)
-    context.update(progress=progress.build_progress(context, result), phase=conditions.derive_phase(built))
+    context.update(
+        progress=progress.build_progress(context, result),
+        phase=display.derive_phase(built),
+        reason=display.derive_reason(built),
+        metric=display.derive_metric(context.status),
+    )
     transitions.record_transitions(context, result)
 
 
@@ -112,7 +120,22 @@ def _decide(context: Context) -> Result:
         context.update(pending_since=None)
         # Also right after an attempt that this operator had taken over.
         _, refusal = _parse_spec(context)
+    if not context.status.attempts and refusal is None:
+        _warn_of_peers(context, spec)
     return refusal or _back_off(context) or start.start_attempt(context, spec)
+
+
+def _warn_of_peers(context: Context, spec: FineTuneJobSpec) -> None:
+    """Say whose published run this one will replace, or be replaced by."""
+    peers = [f"{namespace}/{name}" for namespace, name in context.observed.peers]
+    if not peers:
+        return
+    text = (
+        f"spec.output.uri ({wording.show_value(spec.output.uri)}) is also that of {wording.join_names(peers)}: "
+        "its current.json names the run that finishes last, and replaces theirs"
+    )
+    context.update(warnings=[*context.status.warnings, status.build_message(text)][: status.MAX_WARNINGS])
+    context.record_event(Milestone.OUTPUT_SHARED, text, is_warning=True)
 
 
 def _parse_spec(context: Context) -> tuple[FineTuneJobSpec | None, Result | None]:
@@ -122,13 +145,17 @@ def _parse_spec(context: Context) -> tuple[FineTuneJobSpec | None, Result | None
         spec = FineTuneJobSpec.model_validate(raw)
     except ValidationError as error:
         text = "; ".join(str(item) for item in validation.parse_errors(error, "spec", FineTuneJobSpec))
-        if any(detail["type"] != "extra_forbidden" for detail in error.errors()):
+        kinds = {detail["type"] for detail in error.errors()}
+        if not kinds <= _NEWER_CRD_ERRORS:
             return None, failures.build_failed(Reason.INVALID_SPEC, text)
-        # The CRD is newer than this operator: a field it doesn't know must neither be ignored nor end the run.
+        # The CRD is newer than this operator: what it doesn't know must neither be ignored nor end the run.
+        message = f"this operator is older than the CRD: {text}; upgrade the operator"
+        older = Result(State.PENDING, message, Reason.INVALID_SPEC, is_stalled=True)
+        if kinds != {"extra_forbidden"}:
+            return None, older
         spec = FineTuneJobSpec.model_validate(raw, extra="ignore")
         if context.attempt is None:
-            message = f"this operator is older than the CRD: {text}; upgrade the operator"
-            return spec, Result(State.PENDING, message, Reason.INVALID_SPEC, is_stalled=True)
+            return spec, older
     if context.attempt is not None:
         return spec, None
     return spec, _find_refusal(context, spec)
@@ -153,22 +180,43 @@ def _suspend(context: Context, spec: FineTuneJobSpec) -> Result | None:
         is_job_deleting=child is not None and child.is_deleting,
     )
     if step is Step.GO_ON:
-        before = status.find_condition(context.status.conditions, ConditionType.SUSPENDED)
-        if before is not None and before.status == "True" and before.reason == Milestone.USER_REQUESTED:
-            context.record_event(Milestone.RESUMED, "runPolicy.suspend was taken back; the run goes on")
+        _record_resumption(context)
         return None
     if step is Step.HOLD:
         end.end_uncounted(context, Milestone.SUSPENDED)
         context.update(pending_since=None)
         if not _remove_leftovers(context):
             return Result(State.STOPPING, "waiting until the pods of the last attempt are gone")
-        return Result(State.SUSPENDED, "runPolicy.suspend is true; set it to false to go on")
+        return Result(State.SUSPENDED, f"runPolicy.suspend is true; set it to false to go on{_describe_loss(context)}")
     # The status says that the attempt is being stopped before its Job is deleted: its end is then nobody's failure.
     context.update_attempt(cause=Milestone.SUSPENDED.value)
-    context.update(pending_since=None)
     if step is Step.STOP and child is not None:
         context.actions.append(DeleteJob(child.name, child.uid))
-    return Result(State.STOPPING, "runPolicy.suspend is true; the pods are being stopped")
+    if not spec.run_policy.suspend:
+        # Taken back while the pods end: what runs next waits for them, as long as for any other pod.
+        return follow.await_removal(context, spec)
+    context.update(pending_since=None)
+    text = "runPolicy.suspend is true; the pods are being stopped"
+    has_run = attempt is not None and (attempt.start_time is not None or context.running_since is not None)
+    loss = "; what this attempt has done is lost: this run keeps no checkpoints" if has_run else ""
+    return Result(State.STOPPING, f"{text}{loss}")
+
+
+def _describe_loss(context: Context) -> str:
+    """Say what the attempt that was stopped had done; there are no checkpoints to go on from."""
+    last = context.status.attempts[-1] if context.status.attempts else None
+    if last is None or last.cause != Milestone.SUSPENDED or not last.active_seconds:
+        return ""
+    return (
+        f"; the {last.active_seconds} s of attempt {last.number} of stage {last.stage} are lost, the next begins anew"
+    )
+
+
+def _record_resumption(context: Context) -> None:
+    before = status.find_condition(context.status.conditions, ConditionType.SUSPENDED)
+    if before is not None and before.status == "True" and before.reason == Milestone.USER_REQUESTED:
+        loss = _describe_loss(context)
+        context.record_event(Milestone.RESUMED, f"runPolicy.suspend was taken back; the run goes on{loss}")
 
 
 def _remove_leftovers(context: Context) -> bool:

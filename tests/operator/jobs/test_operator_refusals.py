@@ -97,6 +97,15 @@ def test_a_field_of_a_newer_crd_stalls_a_new_run_and_ends_none() -> None:
     assert live.status["preparedSHA256"] == objects.PREPARED_SHA256
 
 
+def test_a_value_of_a_newer_crd_stalls_a_run_and_ends_none() -> None:
+    cluster = Cluster()
+    cluster.job["spec"]["task"] = "TimeSeriesForecasting"
+    assert cluster.step(0).actions == ()
+    assert cluster.get_condition("Stalled")[:2] == ("True", "InvalidSpec")
+    assert "upgrade the operator" in cluster.get_condition("Ready")[2]
+    assert "failure" not in cluster.status
+
+
 def test_a_status_of_a_newer_operator_is_read_without_its_news() -> None:
     cluster = to_prepare()
     cluster.job["status"]["novelty"] = {"x": 1}

@@ -1,7 +1,7 @@
 """The queue, the metrics and the signs of life, with a clock of the test's own."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import scripted_api
@@ -139,6 +139,21 @@ def test_gauges_tell_of_active_jobs_only_and_forget_deleted_ones() -> None:
     after = _samples(metrics)
     assert not any('name="' in key for key in after)
     assert after['finetune_job_oldest_pending_age_seconds{namespace="demo"}'] == 0
+
+
+def test_series_of_a_namespace_without_jobs_are_dropped_after_an_hour() -> None:
+    now, metrics = [NOON], Metrics()
+    jobs = JobMetrics(metrics, lambda: now[0])
+    jobs.record_job(_facts("a", Phase.TRAINING))
+    now[0] += timedelta(hours=2)
+    assert any("demo" in key for key in _samples(metrics)), "it has a job"
+    jobs.forget_job(("demo", "a"))
+    now[0] += timedelta(minutes=59)
+    assert any("demo" in key for key in _samples(metrics)), "the last counts can still be scraped"
+    now[0] += timedelta(minutes=2)
+    assert not any("demo" in key for key in _samples(metrics))
+    jobs.record_job(_facts("a", Phase.TRAINING))
+    assert _samples(metrics)['finetune_job_attempts_total{cause="oom",namespace="demo"}'] == 0
 
 
 def test_every_series_of_the_operator_is_served_under_its_name() -> None:

@@ -106,6 +106,8 @@ class Milestone(StrEnum):
     USER_REQUESTED = "UserRequested"
     QUEUED_BY_KUEUE = "QueuedByKueue"
     RESUMED = "Resumed"
+    OUTPUT_SHARED = "OutputShared"
+    """Another FineTuneJob publishes at the same address: its `current.json` names the last to finish."""
     VALIDATED = "Validated"
     JOB_CREATED = "JobCreated"
     ADMITTED = "Admitted"
@@ -286,6 +288,10 @@ class FineTuneJobStatus(Model):
     """observedGeneration of the spec; -1 before the first visit."""
     phase: Phase | None = None
     """phase for display, derived from the conditions."""
+    reason: ReasonText | None = None
+    """reason for display: of the failure or of what the run waits for, else where it stands."""
+    metric: Annotated[str, Field(max_length=128)] | None = None
+    """metric for display, of the tuned model and as name=value: the one that chose the checkpoint."""
     conditions: Annotated[
         list[Condition],
         Field(

@@ -5,7 +5,7 @@ A result counts only with its proof: the digest of what was committed to S3, as 
 
 from pydantic import ValidationError
 
-from finetune_api import artifacts, wording
+from finetune_api import artifacts, quantities, wording
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import (
     MAX_ATTEMPT_MESSAGE_LENGTH,
@@ -41,8 +41,9 @@ def end_if_over(context: Context) -> Result | None:
     found = _find_outcome(context, attempt, child)
     if is_stopping and (child is None or found is not None) and (found is None or found.end is not End.COMPLETED):
         found = Outcome(End.UNCOUNTED, Milestone.SUSPENDED.value)
-    if found is not None and found.message is not None and not _fits_status(context, found.message):
-        found = outcome.decide_unusable(attempt)
+    if found is not None and found.message is not None:
+        problem = _find_problem(context, found.message)
+        found = outcome.decide_unusable(attempt, problem) if problem else found
     return _apply_outcome(context, found) if found is not None else None
 
 
@@ -59,9 +60,29 @@ def _find_outcome(context: Context, attempt: Attempt, child: ChildJob | None) ->
     if child is None:
         return None
     if not child.is_finished:
-        return outcome.find_overflow(pods)
-    is_out_of_time = limits.is_out_of_time(context, attempt, child)
-    return outcome.decide_ended(attempt, child, pods, is_out_of_time=is_out_of_time)
+        return outcome.find_overflow(pods) or outcome.decide_incomplete(child, pods, attempt, context.now)
+    return outcome.decide_ended(
+        attempt,
+        child,
+        pods,
+        is_out_of_time=limits.is_out_of_time(context, attempt, child),
+        is_lost_again=[item.cause for item in context.status.attempts[-2:-1]] == [Milestone.MESSAGE_LOST],
+        memory_remedy=_build_memory_remedy(context, Stage(attempt.stage)),
+    )
+
+
+def _build_memory_remedy(context: Context, stage: Stage) -> str:
+    """Name what limits the memory of a stage's pod."""
+    spec = context.spec
+    if spec is None or stage is Stage.TRAIN:
+        return ""
+    wanted, most = spec.resources.memory, context.settings.prepare_memory
+    if quantities.parse_quantity(wanted) <= quantities.parse_quantity(most):
+        return f"Create a new FineTuneJob with more spec.resources.memory than {wanted}, or with less data."
+    return (
+        f"Give the prepare stage more memory than {most}: the chart's value prepare.memory (FINETUNE_PREPARE_MEMORY), "
+        "which an administrator sets; or create a new FineTuneJob with less data."
+    )
 
 
 def _apply_outcome(context: Context, found: Outcome) -> Result | None:
@@ -119,14 +140,20 @@ def _end(context: Context, cause: str, *, is_counted: bool, message: str = "") -
     context.update(pending_since=None)
 
 
-def _fits_status(context: Context, message: TerminationMessage) -> bool:
-    """Tell whether the API server would take what the message says; every later patch would fail with it."""
+def _find_problem(context: Context, message: TerminationMessage) -> str:
+    """Say why a message can't be kept: an address outside of the run, or values the API server would refuse."""
+    layout = artifacts.build_run_layout(context.spec.output.uri if context.spec else "", context.job.uid)
+    addresses = {"artifactsURI": message.artifacts_uri, "reportURI": message.data.report_uri if message.data else None}
+    for name, uri in addresses.items():
+        if uri is not None and not layout.is_inside(uri):
+            return f"says {name} {wording.show_value(uri)}, which is outside of {layout.run}/"
     changed = context.status.model_copy(update=_read_message(context, message))
     try:
+        # Every later patch would fail with it.
         FineTuneJobStatus.model_validate(changed.model_dump(mode="json"))
     except ValidationError:
-        return False
-    return True
+        return "has values that the status can't hold"
+    return ""
 
 
 def _read_message(context: Context, message: TerminationMessage) -> dict[str, object]:
@@ -134,7 +161,7 @@ def _read_message(context: Context, message: TerminationMessage) -> dict[str, ob
     current = context.status
     changes: dict[str, object] = {
         "memory": _merge_memory(current.memory, message.memory),
-        "resolved": dict(current.resolved) | dict(message.resolved),
+        "resolved": dict(current.resolved) | {key: logs.scrub_text(value) for key, value in message.resolved.items()},
         "warnings": _merge_warnings(current, message),
     }
     if message.stage is Stage.PREPARE:

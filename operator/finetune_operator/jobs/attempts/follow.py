@@ -17,15 +17,19 @@ from finetune_operator.runtime.plan import PatchJob
 def await_completion(context: Context) -> Result | None:
     """Hold everything while a pod has committed its result and its Job is not complete, a moment later.
 
-    What is committed counts: neither a limit nor the wish to suspend may end or stop the attempt now.
+    What is committed counts: neither a limit nor the wish to suspend may end or stop the attempt now. A Job that isn't
+    complete after minutes is ended before this is asked (`end`).
     """
     attempt, child = context.attempt, context.child
     if attempt is None or child is None or attempt.cause == Milestone.SUSPENDED:
         return None
-    if outcome.find_success(attempt, context.list_pods()) is None:
+    success = outcome.find_success(attempt, context.list_pods())
+    if success is None:
         return None
     context.running_since = clock.find_running_since(context.status)
-    return Result(State.RUNNING, f"attempt {attempt.number} has its result; Job {child.name} is being completed")
+    text = f"attempt {attempt.number} has its result; Job {child.name} is being completed"
+    wait = (outcome.find_completion_deadline(success, context.now) - context.now).total_seconds()
+    return Result(State.RUNNING, text, requeue_after=max(1.0, wait))
 
 
 def record_pods(context: Context) -> None:

@@ -16,8 +16,10 @@ from finetune_operator.jobs.observe import STUCK_AFTER, ChildJob, ChildPod
 from finetune_operator.jobs.policies import deadlines
 
 EVENTS_AFTER_SECONDS = 10
-"""A Job without pods for that long asks for its Events: they alone say why (a choice; pods come within a second)."""
-_MAX_EVENTS_PAUSE_SECONDS = 300
+"""A Job without pods for that long, or a pod that doesn't start, asks for its Events: they alone say why (a choice;
+pods come within a second and start within some)."""
+_MAX_EVENTS_PAUSE_SECONDS = 45
+"""Whatever turns up is shown within a minute."""
 
 
 def enforce_deadlines(context: Context, spec: FineTuneJobSpec) -> Result | None:
@@ -77,8 +79,10 @@ def find_pending_wait(context: Context, spec: FineTuneJobSpec, child: ChildJob) 
     waits = [deadlines.compute_wait_seconds(spec.run_policy.pending_deadline_seconds, pending)]
     if context.wait is not None and context.wait.stalls_at is not None:
         waits.append((context.wait.stalls_at - context.now).total_seconds())
-    if not context.list_pods() and not child.is_suspended:
-        # Its pod is told by the watch; what is asked for is why there is none, and the longer it waits the less often.
+    pods = [pod for pod in context.list_pods() if not pod.is_terminal]
+    if (not pods or any(pod.is_starting() for pod in pods)) and not child.is_suspended:
+        # What the pod does is told by the watch; why there is none, or it doesn't start, must be asked for: the longer
+        # it waits the less often.
         waits.append(float(min(max(EVENTS_AFTER_SECONDS, pending / 2), _MAX_EVENTS_PAUSE_SECONDS)))
     return min(waits)
 

@@ -7,6 +7,7 @@ committed. Texts from pods are data of somebody else: scrubbed, cut, never trust
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import ValidationError
@@ -27,6 +28,10 @@ _CRASHES = {
 }
 
 
+COMPLETE_WITHIN = timedelta(minutes=5)
+"""A Job is complete within seconds of its pod's success (a choice); without a working Job controller it never is."""
+
+
 class End(StrEnum):
     COMPLETED = "completed"
     FINAL = "final"
@@ -39,12 +44,13 @@ class End(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one attempt; `message` where it completed, `failure` where it didn't."""
+    """The end of one attempt; `message` and the pod that wrote it where it completed, `failure` where it didn't."""
 
     end: End
     cause: str
     failure: Failure | None = None
     message: TerminationMessage | None = None
+    pod: ChildPod | None = None
 
 
 def parse_message(text: str, stage: Stage, attempt: int) -> TerminationMessage | None:
@@ -56,11 +62,21 @@ def parse_message(text: str, stage: Stage, attempt: int) -> TerminationMessage |
     return message if (message.stage, message.attempt) == (stage, attempt) else None
 
 
-def decide_ended(attempt: Attempt, job: ChildJob, pods: Sequence[ChildPod], *, is_out_of_time: bool) -> Outcome:
+def decide_ended(
+    attempt: Attempt,
+    job: ChildJob,
+    pods: Sequence[ChildPod],
+    *,
+    is_out_of_time: bool,
+    is_lost_again: bool,
+    memory_remedy: str,
+) -> Outcome:
     """Classify an attempt whose Job is Complete or Failed.
 
     Args:
         is_out_of_time: the limits of the run are used up by the operator's own measure, as far as it saw.
+        is_lost_again: the message of the attempt before was lost too.
+        memory_remedy: what to do where the pod needed more memory than it had.
     """
     # What was committed counts, whatever became of the Job a moment later.
     success = find_success(attempt, pods)
@@ -70,13 +86,13 @@ def decide_ended(attempt: Attempt, job: ChildJob, pods: Sequence[ChildPod], *, i
         return _decide_overdue(job, is_out_of_time)
     pod = next((item for item in reversed(pods) if item.is_terminal), None)
     if pod is None:
-        return _decide_without_pod(job)
+        return _decide_without_pod(job, is_lost_again)
     overflow = find_overflow(pods)
     if overflow is not None:
         return overflow
     if pod.exit_code == ExitCode.OK:
         return _decide_unproven(attempt, pod)
-    return _decide_failed_pod(attempt, pod)
+    return _decide_failed_pod(attempt, pod, memory_remedy)
 
 
 def decide_deleted(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome:
@@ -88,10 +104,29 @@ def decide_deleted(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome:
     return _fail(End.COUNTED, failures.build_failure(Reason.JOB_DELETED, text))
 
 
-def decide_unusable(attempt: Attempt) -> Outcome:
-    """Classify an attempt whose message proves success but says things no status may hold."""
-    text = f"Job {attempt.job} succeeded but its termination message has values that the status can't hold"
+def decide_unusable(attempt: Attempt, problem: str) -> Outcome:
+    """Classify an attempt whose message proves success but says what can't be believed or kept."""
+    text = f"Job {attempt.job} succeeded but its termination message {problem}"
     return _fail(End.FINAL, failures.build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
+
+
+def decide_incomplete(job: ChildJob, pods: Sequence[ChildPod], attempt: Attempt, now: datetime) -> Outcome | None:
+    """Classify an attempt whose pod succeeded minutes ago and whose Job isn't complete; None: it may still be.
+
+    The next attempt finds what was committed and ends at once.
+    """
+    success = find_success(attempt, pods)
+    if success is None or now < find_completion_deadline(success, now):
+        return None
+    minutes = int(COMPLETE_WITHIN.total_seconds() / 60)
+    text = f"Job {job.name} is not complete {minutes} minutes after its pod succeeded; look at the Job controller"
+    return _fail(End.COUNTED, failures.build_failure(Reason.INTERNAL, text))
+
+
+def find_completion_deadline(success: Outcome, now: datetime) -> datetime:
+    """Return until when the Job of a pod that succeeded must be complete."""
+    ended_at = success.pod.finished_at if success.pod is not None else None
+    return (ended_at or now) + COMPLETE_WITHIN
 
 
 def find_success(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome | None:
@@ -100,7 +135,7 @@ def find_success(attempt: Attempt, pods: Sequence[ChildPod]) -> Outcome | None:
         if pod.is_terminal and pod.exit_code == ExitCode.OK and not pod.is_oom_killed:
             message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
             if message is not None and _find_proof(message) is not None:
-                return Outcome(End.COMPLETED, message.reason, message=message)
+                return Outcome(End.COMPLETED, message.reason, message=message, pod=pod)
     return None
 
 
@@ -133,10 +168,12 @@ def _decide_overdue(job: ChildJob, is_out_of_time: bool) -> Outcome:
     return _fail(End.UNCOUNTED, failures.build_failure(Reason.POD_DISRUPTED, text))
 
 
-def _decide_without_pod(job: ChildJob) -> Outcome:
+def _decide_without_pod(job: ChildJob, is_lost_again: bool) -> Outcome:
     if job.is_complete:
         text = f"Job {job.name} completed but its pod and message are gone; the next attempt looks at what it committed"
-        return Outcome(End.UNCOUNTED, Milestone.MESSAGE_LOST.value, failures.build_failure(Reason.INTERNAL, text))
+        # Once may happen to anybody; whatever removes the pods each time would make attempts without end.
+        end = End.COUNTED if is_lost_again else End.UNCOUNTED
+        return Outcome(end, Milestone.MESSAGE_LOST.value, failures.build_failure(Reason.INTERNAL, text))
     text = f"Job {job.name} failed and its pod is gone: {job.failed_reason}: {job.failed_message}"
     return _fail(End.COUNTED, failures.build_failure(Reason.INTERNAL, text))
 
@@ -147,11 +184,11 @@ def _decide_unproven(attempt: Attempt, pod: ChildPod) -> Outcome:
     return _fail(End.FINAL, failures.build_failure(Reason.ARTIFACT_MISSING, text, exit_code=0))
 
 
-def _decide_failed_pod(attempt: Attempt, pod: ChildPod) -> Outcome:
+def _decide_failed_pod(attempt: Attempt, pod: ChildPod, memory_remedy: str) -> Outcome:
     code = pod.exit_code
     if pod.is_oom_killed:
         text = f"pod {pod.name} used more memory than its limit and was killed"
-        return _fail(End.COUNTED, failures.build_failure(Reason.OUT_OF_MEMORY, text, exit_code=code))
+        return _fail(End.COUNTED, failures.build_failure(Reason.OUT_OF_MEMORY, text, memory_remedy, code))
     message = parse_message(pod.termination_text, Stage(attempt.stage), attempt.number)
     if code in exits.FINAL_EXIT_CODES:
         return _fail(End.FINAL, _describe(pod, message))

@@ -105,7 +105,16 @@ def _describe_container(pod: ChildPod) -> Wait:
         return Wait(Reason.REFERENCE_NOT_FOUND, f"the container can't be set up: {text}", is_stalled=True)
     if pod.waiting_reason in ("CreateContainerError", "RunContainerError"):
         return Wait(Reason.CONFIG_ERROR, f"the container can't be started: {text}", is_stalled=True)
+    if pod.start_error is not None:
+        text = _steady_pod(pod, pod.start_error.message)
+        return Wait(pod.start_error.reason, f"pod {pod.name} can't be started: {text}", is_stalled=True)
     return Wait(Milestone.PENDING, f"pod {pod.name} starts: {pod.waiting_reason or pod.phase}")
+
+
+def _steady_pod(pod: ChildPod, text: str) -> str:
+    """Leave out what changes with every try of one failure: the pod's uid and the name of its sandbox."""
+    text = logs.scrub_text(text).replace(pod.uid, "…") if pod.uid else logs.scrub_text(text)
+    return re.sub(r"\b[0-9a-f]{64}\b", "…", text)
 
 
 def _steady(text: str) -> str:
