@@ -65,7 +65,8 @@ def describe_wait(job: ChildJob, pods: Sequence[ChildPod], now: datetime, unsche
         return _describe_no_pod(job)
     if stuck := waiting.describe_stuck(now):
         return Wait(Milestone.NODE_UNREACHABLE, stuck, is_stalled=True)
-    if waiting.unschedulable or waiting.is_gated:
+    # Only a kubelet says why a container waits: whatever the scheduler says beside it is older.
+    if (waiting.unschedulable or waiting.is_gated) and not waiting.waiting_reason:
         return _describe_unscheduled(waiting, now, unschedulable_grace_seconds)
     return _describe_container(waiting)
 
