@@ -61,6 +61,9 @@ class FaultProxy:
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, path and headers of every request, in order."""
+    num_open: int = 0
+    most_open: int = 0
+    """Requests that were being answered at the same time."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str) -> Fault | None:
@@ -120,6 +123,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             super().handle()
 
     def _answer(self) -> None:
+        with self.state.lock:
+            self.state.num_open += 1
+            self.state.most_open = max(self.state.most_open, self.state.num_open)
+        try:
+            self._answer_one()
+        finally:
+            with self.state.lock:
+                self.state.num_open -= 1
+
+    def _answer_one(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         with self.state.lock:
             self.state.requests.append((self.command, self.path, dict(self.headers)))

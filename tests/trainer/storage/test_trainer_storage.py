@@ -24,6 +24,7 @@ from finetune_api.errors import (
 )
 from finetune_api.kinds.storage import Storage
 from finetune_trainer.storage import RemoteFile, bucket, fetch, listing, open_store, s3, transfer
+from finetune_trainer.storage.connection import MAX_REQUESTS
 from finetune_trainer.telemetry import prometheus
 
 MIB = 2**20
@@ -196,6 +197,19 @@ def test_two_failures_of_the_server_are_survived(bench: PrepareBench, fault_prox
     assert open_store(bench.storage).read_bytes(address, 100) == b"content"
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_store_that_asks_for_patience_gets_it(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, status: int
+) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "a").write_bytes(b"content")
+    patience = {"Retry-After": "1"}
+    fault_proxy.faults += [Fault(method, status=status, code="SlowDown", headers=patience) for method in ("GET", "PUT")]
+    store = open_store(bench.storage)
+    assert store.upload_folder(tmp_path / "sent", bench.address("")) == [make_entry("a", b"content")]
+    assert store.fetch_folder(bench.address("a"), tmp_path / "got") == [make_entry("a", b"content")]
+
+
 def test_a_refusal_without_a_body_is_asked_for_its_reason(bench: PrepareBench, fault_proxy: FaultProxy) -> None:
     address = parse_s3_uri(bench.put("a", b"content"))
     fault_proxy.faults += [Fault("HEAD", status=400), Fault("GET", status=400, code="ExpiredToken")]
@@ -226,6 +240,17 @@ def test_parts_that_arrive_in_any_order_give_the_digest_of_the_file(
     entries = open_store(bench.storage).fetch_folder(bench.address("f/"), tmp_path)
     assert entries == [make_entry(name, content) for name, content in contents.items()]
     assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
+
+
+@pytest.mark.usefixtures("many_small_parts")
+@pytest.mark.parametrize("sizes", [[9 * MIB], [3 * MIB] * 5], ids=["one file", "more files than are hashed at a time"])
+def test_parts_in_memory_are_bounded(
+    bench: PrepareBench, fault_proxy: FaultProxy, tmp_path: Path, sizes: list[int]
+) -> None:
+    for number, size in enumerate(sizes):
+        bench.put(f"f/{number}", os.urandom(size))
+    open_store(bench.storage).fetch_folder(bench.address("f/"), tmp_path)
+    assert 4 <= fault_proxy.most_open <= MAX_REQUESTS
 
 
 def test_a_byte_that_changes_on_the_way_down_shows_in_the_digest(

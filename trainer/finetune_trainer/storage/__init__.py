@@ -1,9 +1,10 @@
 """Everything the trainer does with objects; no other module may import boto3, botocore or obstore.
 
 In the order to read: `store` (what the stages may do, one method each), `listing` (what an address stands for), `s3`
-(the store in the cluster), `folder` (the one on a laptop), `rooted` (nothing is written outside its folder), `failures`
-(what an answer means). Errors come out as classes of `finetune_api.errors`, with the address and a remedy, never with a
-key or a signed URL.
+(the store in the cluster: boto asks, obstore moves), `connection` and `bucket` (how both get there), `objects` (one at
+a time), `transfer` with `fetch` and `upload` (the bodies of files), `folder` (the store on a laptop), `rooted` (nothing
+is written outside its folder), `credentials` and `failures` (what is said when it can't work). Errors come out as
+classes of `finetune_api.errors`, with the address and a remedy, never with a key or a signed URL.
 """
 
 import os
