@@ -12,7 +12,7 @@ import transformers
 from skewed_rows import map_rows
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
-from finetune_trainer.batches.collate import Padding
+from finetune_trainer.batches.collate import Batching, Padding
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
@@ -71,6 +71,7 @@ def build_ours(
         is_autocast: products in bfloat16 beside float32 weights.
     """
     steps = -(-len(rows) // batch_size)
+    batching = Batching(Padding(0), tokens, is_packed)
     plan = Plan(tokens, is_packed, _LEARNING_RATE, steps, Precision.FLOAT32, "loss")
     spec = build_spec(batch_size, gpus=0 if device == "cpu" else 1)
     if is_packed:
@@ -82,7 +83,10 @@ def build_ours(
         arguments.build_arguments(spec, plan, scratch, has_validation=False, is_cpu=device == "cpu"),
         rows=map_rows(rows),
         validation=map_rows(rows[:1]),
-        evaluator=Evaluator(head, Padding(0), tokens, torch.device(device), is_autocast, is_packed),
+        head=head,
+        batching=batching,
+        is_autocast=is_autocast,
+        evaluator=Evaluator(head, batching, torch.device(device), is_autocast),
         best=BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",
         batch_size=batch_size,

@@ -17,7 +17,7 @@ from training_runs import build_config
 from finetune_api.kinds.finetunejob.spec import Precision
 from finetune_trainer.batches import dataset as row_files
 from finetune_trainer.batches import packed_attention
-from finetune_trainer.batches.collate import Padding
+from finetune_trainer.batches.collate import Batching, Padding
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
@@ -44,7 +44,7 @@ class Recorder(transformers.TrainerCallback):
 
 def build_evaluator(tokens: int = 64, *, is_packed: bool) -> Evaluator:
     """Return what puts rows through a language model in micro-batches of so many tokens."""
-    return Evaluator(NextTokensHead(), Padding(1), tokens, torch.device("cpu"), False, is_packed)
+    return Evaluator(NextTokensHead(), Batching(Padding(1), tokens, is_packed), torch.device("cpu"), False)
 
 
 def packing(model: Any, is_packed: bool) -> contextlib.AbstractContextManager[None]:
@@ -65,6 +65,9 @@ def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scr
         arguments,
         rows=row_files.load_rows(rows),
         validation=row_files.load_rows(rows.with_name("none.parquet")),
+        head=NextTokensHead(),
+        batching=Batching(Padding(1), tokens, is_packed),
+        is_autocast=False,
         evaluator=build_evaluator(tokens, is_packed=is_packed),
         best=BestWeights(scratch / "best", is_greater_better=False, patience=None, min_delta=0.0),
         best_metric="loss",

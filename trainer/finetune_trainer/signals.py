@@ -20,11 +20,6 @@ def install_handlers() -> None:
         signal.signal(number, _receive)
 
 
-def is_requested() -> bool:
-    """Tell whether a signal asked this process to stop."""
-    return bool(_received)
-
-
 def check(doing: str) -> None:
     """End here if a signal came.
 

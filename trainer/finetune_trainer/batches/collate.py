@@ -29,6 +29,17 @@ class Padding:
     """For heads that read the last position of a batch, whatever stands there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How rows are put together, in training and evaluation alike."""
+
+    padding: Padding
+    micro_batch_tokens: int
+    """Most tokens of a micro-batch, padding included; a longer row is one by itself."""
+    is_packed: bool
+    """Whether rows share one instead of being padded."""
+
+
 def collate_inputs(rows: Sequence[Mapping[str, Any]], padding: Padding, *, is_packed: bool) -> Batch:
     """Make what one forward pass takes of a micro-batch, packed or padded."""
     return _pack_inputs(rows) if is_packed else _pad_inputs(rows, padding)

@@ -1,1 +1,1 @@
-"""Weights that are kept while a model is trained: `best` for now."""
+"""Weights that are kept while a model is trained: `best` holds those of the best evaluation on the local disk."""

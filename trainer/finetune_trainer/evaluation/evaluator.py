@@ -17,7 +17,7 @@ import torch
 from finetune_api.errors import Diverged
 from finetune_trainer import signals
 from finetune_trainer.batches import sampler
-from finetune_trainer.batches.collate import Batch, Padding
+from finetune_trainer.batches.collate import Batch, Batching
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.evaluation.metrics import Scores
 from finetune_trainer.evaluation.report import SAMPLE_ROWS, Sample, TokenLogit
@@ -32,11 +32,9 @@ class Evaluator:
     """Puts rows through a model."""
 
     head: "TaskHead"
-    padding: Padding
-    micro_batch_tokens: int
+    batching: Batching
     device: torch.device
     is_autocast: bool
-    is_packed: bool
 
     def evaluate(self, model: Any, rows: Rows, doing: str) -> Scores:
         """Score every row, this rank's share of them here and the others' merged in.
@@ -54,13 +52,17 @@ class Evaluator:
         share = sampler.share_rows(rows.lengths, world_size)[rank]
         # The largest first: a memory too small shows at once.
         cut = sampler.cut_micro_batches(
-            [rows.lengths[row] for row in share], self.micro_batch_tokens, is_packed=self.is_packed
+            [rows.lengths[row] for row in share],
+            self.batching.micro_batch_tokens,
+            is_packed=self.batching.is_packed,
         )
         scores = self.head.build_scores()
         with _evaluating(model):
             for positions in cut:
                 signals.check(doing)
-                batch = self.collate(rows, [share[position] for position in positions], is_packed=self.is_packed)
+                batch = self.collate(
+                    rows, [share[position] for position in positions], is_packed=self.batching.is_packed
+                )
                 parts = self.head.compute_loss(model, batch, is_autocast=self.is_autocast)
                 if not math.isfinite(float(parts.total)):
                     prometheus.record_nonfinite()
@@ -93,7 +95,7 @@ class Evaluator:
 
     def collate(self, rows: Rows, indices: list[int], *, is_packed: bool) -> Batch:
         """Make a batch of rows on the model's device."""
-        batch = self.head.collate([rows[index] for index in indices], self.padding, is_packed=is_packed)
+        batch = self.head.collate([rows[index] for index in indices], self.batching.padding, is_packed=is_packed)
         return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
         }

@@ -1,1 +1,1 @@
-"""What a run decides by itself, before it starts: micro-batch, memory, steps."""
+"""What a run decides by itself before it starts: `memory` predicts a micro-batch that fits, `plan` all that is open."""

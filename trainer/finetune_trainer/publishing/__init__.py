@@ -1,1 +1,3 @@
-"""What leaves the pod: every file first, then the manifest once, then the pointer to it; and the model card."""
+"""What leaves the pod: `commit` uploads every file first, then the manifest once, then the pointer to it; `card` is the
+model card.
+"""

@@ -1,1 +1,5 @@
-"""The two stages, top to bottom: `prepare` on a CPU, `train`; and what they ask of the store before they begin."""
+"""The two stages, each to be read from top to bottom.
+
+`prepare` runs on a CPU: `probe` asks the store whether it does what a run needs, `preflight` the model's class what can
+be trained of it. `train` fetches what that left (`train_inputs`), trains (`training.run`) and publishes.
+"""

@@ -26,7 +26,7 @@ from finetune_api.run import RunConfig
 from finetune_api.tasks import TASKS
 from finetune_trainer import tasks
 from finetune_trainer.batches import dataset
-from finetune_trainer.batches.collate import Padding
+from finetune_trainer.batches.collate import Batching, Padding
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
@@ -104,6 +104,7 @@ class _Subject:
     model: Any
     structure: ModelStructure
     tokenizer: Any
+    batching: Batching
     evaluator: Evaluator
 
 
@@ -248,15 +249,9 @@ def _load(setup: _Setup) -> _Subject:
     tuned = method.apply_method(loaded, setup.spec, setup.task)
     if not getattr(loaded.model, "is_quantized", False):
         tuned.to(setup.device)
-    evaluator = Evaluator(
-        head=setup.head,
-        padding=padding,
-        micro_batch_tokens=setup.chosen.micro_batch_tokens,
-        device=setup.device,
-        is_autocast=setup.is_autocast,
-        is_packed=setup.chosen.is_packed,
-    )
-    return _Subject(tuned, loaded.structure, tokenizer, evaluator)
+    batching = Batching(padding, setup.chosen.micro_batch_tokens, setup.chosen.is_packed)
+    evaluator = Evaluator(setup.head, batching, setup.device, setup.is_autocast)
+    return _Subject(tuned, loaded.structure, tokenizer, batching, evaluator)
 
 
 def _evaluate(setup: _Setup, subject: _Subject, which: str) -> Scores | None:
@@ -294,6 +289,9 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
         arguments,
         rows=setup.splits["train"],
         validation=setup.splits["validation"],
+        head=setup.head,
+        batching=subject.batching,
+        is_autocast=setup.is_autocast,
         evaluator=subject.evaluator,
         best=best,
         best_metric=chosen.best_metric,

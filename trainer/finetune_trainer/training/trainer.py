@@ -22,12 +22,13 @@ from transformers import TrainingArguments
 from finetune_api.errors import Diverged
 from finetune_trainer import signals
 from finetune_trainer.batches import collate, sampler
-from finetune_trainer.batches.collate import Batch
+from finetune_trainer.batches.collate import Batch, Batching
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.batches.sampler import StepOrder
 from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.data.samples import IGNORED
 from finetune_trainer.evaluation.evaluator import Evaluator
+from finetune_trainer.tasks import TaskHead
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog, StepFigures
 
@@ -39,7 +40,6 @@ _EXPLOSION_MARGIN = 5.0
 """Training has blown up when the mean loss of 5 steps is above 3 times the first step's plus 5 (a choice): a vocabulary
 of 50,000 guessed at random costs 10.8, so even a model that has forgotten all stays below."""
 _DIVERGED_REMEDY = "lower spec.training.learningRate"
-_MICRO_BATCHES = "micro_batches"
 
 
 class FineTuneTrainer(transformers.Trainer):
@@ -50,7 +50,10 @@ class FineTuneTrainer(transformers.Trainer):
         arguments: from `build_arguments`.
         rows: to train on.
         validation: to choose the weights by; empty: none is chosen.
-        evaluator: for the validation rows; what it says of micro-batches goes for the training too.
+        head: of the task.
+        batching: how rows are put together.
+        is_autocast: as for `TaskHead.compute_loss`.
+        evaluator: for the validation rows.
         best: keeper of the weights.
         best_metric: name of the metric it goes by.
         batch_size: rows per optimizer step over all ranks.
@@ -66,6 +69,9 @@ class FineTuneTrainer(transformers.Trainer):
         *,
         rows: Rows,
         validation: Rows,
+        head: TaskHead,
+        batching: Batching,
+        is_autocast: bool,
         evaluator: Evaluator,
         best: BestWeights,
         best_metric: str,
@@ -75,6 +81,7 @@ class FineTuneTrainer(transformers.Trainer):
         super().__init__(model=model, args=arguments, train_dataset=rows, eval_dataset=validation)
         self.remove_callback(transformers.PrinterCallback)
         self._rows, self._validation = rows, validation
+        self._head, self._batching, self._is_autocast = head, batching, is_autocast
         self._evaluator = evaluator
         self._best, self._best_metric = best, best_metric
         self._batch_size, self._progress = batch_size, progress
@@ -93,7 +100,7 @@ class FineTuneTrainer(transformers.Trainer):
             self.args.seed,
             rank=self.args.process_index,
             num_ranks=self.args.world_size,
-            is_packed=self._evaluator.is_packed,
+            is_packed=self._batching.is_packed,
         )
         # Not prepared by accelerate, which would deal the steps out again: the order has done so.
         return DataLoader(
@@ -102,27 +109,25 @@ class FineTuneTrainer(transformers.Trainer):
             collate_fn=self._collate_step,
         )
 
-    def _collate_step(self, rows: list[dict[str, Any]]) -> dict[str, list[Batch]]:
+    def _collate_step(self, rows: list[dict[str, Any]]) -> list[Batch]:
         if not rows:
             # A rank without a row of a short last step goes along with one of which nothing is learned.
             idle = self._collate([self._rows[0]])
             idle["labels"].fill_(IGNORED)
-            return {_MICRO_BATCHES: [idle]}
+            return [idle]
         lengths = [len(row["input_ids"]) for row in rows]
-        cut = sampler.cut_micro_batches(
-            lengths, self._evaluator.micro_batch_tokens, is_packed=self._evaluator.is_packed
-        )
-        return {_MICRO_BATCHES: [self._collate([rows[position] for position in positions]) for positions in cut]}
+        cut = sampler.cut_micro_batches(lengths, self._batching.micro_batch_tokens, is_packed=self._batching.is_packed)
+        return [self._collate([rows[position] for position in positions]) for positions in cut]
 
     def _collate(self, rows: list[dict[str, Any]]) -> Batch:
-        return self._evaluator.head.collate(rows, self._evaluator.padding, is_packed=self._evaluator.is_packed)
+        return self._head.collate(rows, self._batching.padding, is_packed=self._batching.is_packed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor]:
         """Take one optimizer step's micro-batches and count their targets over all ranks."""
         steps, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        batches = [batch for step in steps for batch in step[_MICRO_BATCHES]]
+        batches = [batch for step in steps for batch in step]
         counts = torch.tensor([sum(map(collate.count_targets, batches)), sum(map(collate.count_tokens, batches))])
         total = self.accelerator.reduce(counts.to(device), "sum")
         self._num_tokens = int(total[1])
@@ -132,21 +137,20 @@ class FineTuneTrainer(transformers.Trainer):
         return steps, total[0]
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self, model: Any, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Go forward and backward through the micro-batches of one optimizer step.
+        """Go forward and backward through the micro-batches of one optimizer step: a list, an item of our loader.
 
         Raises:
             Diverged: the loss is not finite; the weights are still those of the step before.
             Interrupted: a signal came.
         """
         step = self.state.global_step + 1
-        batches = inputs[_MICRO_BATCHES]
         total = torch.zeros((), device=self.args.device)
-        for number, batch in enumerate(batches, start=1):
+        for number, batch in enumerate(inputs, start=1):
             signals.check(f"training at step {step}")
             # Ranks bring their gradients together once per step, however many micro-batches each has.
-            is_last = number == len(batches)
+            is_last = number == len(inputs)
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 total += super().training_step(model, batch, num_items_in_batch)
         if not math.isfinite(float(total)):
@@ -167,7 +171,7 @@ class FineTuneTrainer(transformers.Trainer):
         """
         if return_outputs or num_items_in_batch is None:
             raise AssertionError("our own steps and evaluations ask for neither")
-        parts = self._evaluator.head.compute_loss(model, inputs, is_autocast=self._evaluator.is_autocast)
+        parts = self._head.compute_loss(model, inputs, is_autocast=self._is_autocast)
         self._num_correct += parts.num_correct
         self._num_targets += parts.num_targets
         return parts.total / num_items_in_batch * self.accelerator.num_processes
