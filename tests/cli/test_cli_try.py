@@ -18,7 +18,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.run import Stage
 from finetune_cli import main
 from finetune_cli.commands import try_locally
-from finetune_cli.local import adapt, figures, inputs, stages
+from finetune_cli.local import adapt, figures, inputs, machine, stages
 from finetune_cli.local.figures import Figures
 from finetune_cli.local.stages import LocalRun
 from finetune_demo import datasets, models
@@ -161,6 +161,27 @@ def test_a_spec_that_needs_no_change_gets_none() -> None:
     assert adapt.adapt_spec(spec, steps=None, gpus=0) == adapt.Adapted(spec, ())
 
 
+@pytest.mark.parametrize(
+    ("answer", "want"),
+    [
+        ("echo 'GPU 0: H200 (UUID: GPU-1)'; echo 'GPU 1: H200 (UUID: GPU-2)'", 2),
+        ("echo 'No devices'", 0),
+        ("exit 9", 0),
+    ],
+    ids=["two", "none", "a driver that fails"],
+)
+def test_the_gpus_are_those_the_driver_lists(
+    answer: str, want: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.count_gpus() == want
+    monkeypatch.setenv("PATH", "")
+    assert machine.count_gpus() == 0
+
+
 def test_an_address_is_a_place_below_the_folder() -> None:
     assert inputs.find_path(Path("/x"), "s3://bucket/a b/c.jsonl") == Path("/x/bucket/a b/c.jsonl")
 
@@ -223,8 +244,8 @@ def test_a_trainer_that_dies_without_a_message_is_told_by_its_code(
 def test_the_documented_commands_make_the_folder_that_the_example_reads(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     commands = (
-        "python -m finetune_demo.datasets inputs movie-sentiment\n"
-        "finetune try examples/movie-sentiment/job.yaml --inputs inputs --steps 20\n"
+        "python -m finetune_demo.datasets build/s3 movie-sentiment\n"
+        "finetune try examples/movie-sentiment/job.yaml --inputs build/s3 --steps 20\n"
     )
     assert commands in page
     files = datasets.DATASETS[datasets.EXAMPLES["movie-sentiment"].dataset].files

@@ -20,7 +20,7 @@ from rich.console import Console
 from finetune_api import group, validation
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_cli import exit_codes
-from finetune_cli.local import adapt, inputs, stages, view
+from finetune_cli.local import adapt, inputs, machine, stages, view
 from finetune_cli.local.stages import LocalRun
 from finetune_cli.manifests import findings, report, sources
 
@@ -46,7 +46,16 @@ def try_locally(
         int | None,
         typer.Option("--steps", min=1, help="Optimizer steps instead of the whole run: a trial.", show_default=False),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, max=16, help="GPUs of this machine to train on.")] = 0,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus",
+            min=0,
+            max=16,
+            help="GPUs to train on. Absent: those the job wants, as far as they are here.",
+            show_default=False,
+        ),
+    ] = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +71,8 @@ def try_locally(
     console = Console(stderr=True, highlight=False)
     manifest = _load_manifest(file)
     spec = FineTuneJobSpec.model_validate(manifest["spec"])
-    adapted = adapt.adapt_spec(spec, steps=steps, gpus=gpus)
+    wanted = min(spec.resources.gpus, machine.count_gpus()) if gpus is None else gpus
+    adapted = adapt.adapt_spec(spec, steps=steps, gpus=wanted)
     root = folder.absolute()
     _refuse([str(error) for error in validation.validate_spec(adapted.spec)], exit_codes.INVALID)
     _refuse([str(error) for error in inputs.find_missing(root, adapted.spec)], exit_codes.UNCHECKED)

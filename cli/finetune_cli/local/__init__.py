@@ -1,5 +1,6 @@
 """A run of both stages on this machine: no cluster, no object store, no root.
 
+    machine               how many GPUs there are
     adapt                 the spec of a cluster → the spec of this machine, and what was changed
     inputs                where the addresses of a spec lie below a folder, and what is missing there
     figures               what the trainer's metrics say while it works

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from enum import StrEnum
 
-from finetune_api import group
+from finetune_api import group, wording
 from finetune_cli.manifests.findings import Finding, Report
 from finetune_cli.manifests.sources import STDIN_NAME
 
@@ -72,11 +72,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _join_lines(lines: Iterable[str]) -> str:
-    return "".join(f"{_show_controls(line)}\n" for line in lines)
-
-
-def _show_controls(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(f"{wording.escape_controls(line)}\n" for line in lines)
 
 
 def _build_command(item: Finding) -> str:
