@@ -135,6 +135,13 @@ def test_a_private_authority_is_trusted_by_both_libraries(
         assert store.fetch_folder(bench.address("a"), tmp_path / "got") == [make_entry("a", b"hello")]
 
 
+def test_an_image_without_authorities_of_its_own_is_enough(bench: PrepareBench, tmp_path: Path) -> None:
+    bench.monkeypatch.setenv("SSL_CERT_FILE", "/none")
+    bench.monkeypatch.setenv("SSL_CERT_DIR", "/none")
+    (tmp_path / "a").write_bytes(b"hello")
+    assert open_store(bench.storage).upload_folder(tmp_path, bench.address("")) == [make_entry("a", b"hello")]
+
+
 @pytest.fixture(params=["boto", "obstore"])
 def write(request: pytest.FixtureRequest, bench: PrepareBench, tmp_path: Path) -> Callable[[], object]:
     """Write an object through either library."""

@@ -64,7 +64,7 @@ def open_bucket(
     bucket: Bucket,
     session: "boto3.session.Session",
     client: "S3Client",
-    authorities: bytes | None,
+    authorities: bytes,
     *,
     is_for_upload: bool,
 ) -> S3Store:
@@ -74,7 +74,7 @@ def open_bucket(
         bucket: where it is.
         session: gives the credentials.
         client: of boto, with the settings that hold for both.
-        authorities: PEM of those to trust beside the system's.
+        authorities: PEM of those that boto trusts; the system's come on top.
         is_for_upload: bodies are sent, rather than received.
     """
     settings: Any = client.meta.config  # the stubs leave out what follows
@@ -97,7 +97,7 @@ def open_bucket(
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": _SEND_TIMEOUT if is_for_upload else READ_TIMEOUT,
             "timeout": datetime.timedelta(hours=1),  # of a whole request; the two above notice one that stands still
-            **({"root_certificate": authorities} if authorities else {}),
+            "root_certificate": authorities,
         },
         retry_config={
             "max_retries": settings.retries["total_max_attempts"] - 1,

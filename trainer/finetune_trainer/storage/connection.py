@@ -17,6 +17,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.httpsession import get_cert_path
 
 from finetune_api.artifacts import S3Address
 from finetune_api.errors import ConfigError, FineTuneError
@@ -90,7 +91,8 @@ class Connection:
                 f"spec.storage and the AWS variables must give a client for {self._own_endpoint or 'AWS'}: {error}",
                 "correct spec.storage or spec.trainer.env.",
             ) from error
-        self._authorities = _read_bundle(settings.get_config_variable("ca_bundle"))
+        # An image may be without authorities of its own; boto brings some along.
+        self._authorities = _read_bundle(get_cert_path(settings.get_config_variable("ca_bundle") or True))
         self.open_for_fetch = functools.cache(functools.partial(self._open, is_for_upload=False))
         self.open_for_upload = functools.cache(functools.partial(self._open, is_for_upload=True))
         self._check_host = functools.cache(self._check_host_once)
@@ -165,9 +167,9 @@ class Connection:
             prometheus.record_s3_retry(retries)
 
 
-def _read_bundle(path: str | None) -> bytes | None:
+def _read_bundle(path: str) -> bytes:
     try:
-        return Path(path).read_bytes() if path else None
+        return Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(
             f"AWS_CA_BUNDLE ({path!r}) must be a readable file: {error.strerror}",
