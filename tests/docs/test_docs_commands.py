@@ -26,6 +26,7 @@ NUM_BLOCKS = {
     "charts/finetune-operator/README.md": 1,
     "docs/architecture.md": 0,
     "docs/cli.md": 5,
+    "docs/data.md": 11,
     "docs/devcluster.md": 2,
     "docs/installation.md": 8,
     "docs/models.md": 0,

@@ -54,7 +54,7 @@ def find_columns(
     for shape in shapes:
         if set(chosen) <= shape.roles and (columns := _match_shape(found, chosen, shape)) is not None:
             return columns
-    wanted = " or ".join(dict.fromkeys(", ".join(shape.required) for shape in shapes))
+    wanted = " or ".join(", ".join(shape.required) for shape in shapes if not shape.is_only_detected)
     raise DataError(
         f"{source} must have columns for {wanted}; it has {wording.show_names(found)}",
         "name the columns in spec.data[0].columns.",

@@ -124,7 +124,7 @@ def load_config(folder: Path, gguf_file: str | None, source: ModelSource) -> Any
     arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **arguments)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError, StrictDataclassError) as error:
         raise ModelError(
             f"spec.model.uri ({source.uri}) must have a configuration that can be read; {wording.show_error(error)}",
             "upload the model again.",

@@ -34,6 +34,21 @@ _MAX_HEADER_BYTES = 8 + 100 * 10**6
 """What safetensors reads at the most."""
 
 
+MAX_BYTES = {
+    "tokenizer.json": 64 * 2**20,
+    "vocab.json": 64 * 2**20,
+    "vocab.txt": 64 * 2**20,
+    "merges.txt": 64 * 2**20,
+    "tokenizer.model": 64 * 2**20,
+    "spiece.model": 64 * 2**20,
+    "model.safetensors.index.json": 64 * 2**20,
+}
+"""Largest files that describe a model (a choice): the largest tokenizers published have 35 MB. JSON takes thirty times
+its size in memory."""
+MAX_OTHER_BYTES = 4 * 2**20
+"""The same, of the configuration, the chat template and all others."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """What of the base model is fetched."""
@@ -84,7 +99,9 @@ def list_model(store: Store, source: ModelSource) -> ModelFiles:
     if others := [name for name in weights if name not in read]:
         # Mistral's folders hold the same weights a second time, under other names.
         warnings.append(f"{where}: {', '.join(others)} are left out; {WEIGHTS} or what {INDEX} lists is read")
-    return ModelFiles([file for file in select_files(found) if file.name not in others], None, warnings)
+    chosen = [file for file in select_files(found) if file.name not in others]
+    _check_sizes(chosen, where)
+    return ModelFiles(chosen, None, warnings)
 
 
 def _find_read_weights(store: Store, top: Sequence[RemoteFile], where: str) -> set[str]:
@@ -115,6 +132,16 @@ def parse_weight_map(content: bytes, where: str) -> dict[str, str]:
             f" {type(error).__name__}: {wording.show_error(error)}",
             "upload the file again.",
         ) from error
+
+
+def _check_sizes(files: Sequence[RemoteFile], where: str) -> None:
+    for file in files:
+        most = MAX_BYTES.get(file.name, MAX_OTHER_BYTES)
+        if file.size > most and not file.name.endswith(".safetensors"):
+            raise ModelError(
+                f"{where}: {file.name} ({file.size} bytes) must have at most {most} bytes",
+                "upload the file as the model's makers publish it, and remove files that don't belong to the model.",
+            )
 
 
 def select_files(found: Sequence[RemoteFile]) -> list[RemoteFile]:

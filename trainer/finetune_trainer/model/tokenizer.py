@@ -10,6 +10,11 @@ from finetune_api.kinds.finetunejob.spec import ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_FAULTS = (
+    *(ValueError, OSError, LookupError, TypeError, ImportError, AttributeError, RecursionError, ArithmeticError),
+    *(AssertionError, NotImplementedError),
+)
+
 
 def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a fetched model.
@@ -27,7 +32,14 @@ def load_tokenizer(folder: Path, gguf_file: str | None, source: ModelSource) -> 
         else:
             # What AutoTokenizer makes of it too, after it has parsed all metadata for a configuration.
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=gguf_file, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError, ImportError, AttributeError, StrictDataclassError) as error:
+    except BaseException as error:
+        # What can't be parsed is a plain Exception of the library, and a pattern that can't be compiled may panic.
+        if (
+            not isinstance(error, (*_FAULTS, StrictDataclassError))
+            and type(error) is not Exception
+            and type(error).__name__ != "PanicException"
+        ):
+            raise
         raise ModelError(
             f"spec.model.uri ({source.uri}) must hold a tokenizer that can be loaded; {wording.show_error(error)}",
             "upload tokenizer.json and tokenizer_config.json as the model's makers publish them.",

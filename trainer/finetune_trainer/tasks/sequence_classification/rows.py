@@ -23,14 +23,25 @@ ADAPTER_TASK = "SEQ_CLS"
 HAS_OWN_HEAD = True
 PIPELINE = "text-classification"
 ANSWERS = "logits"
+_LABELS = ("label", "labels", "class", "category", "target", "sentiment", "intent", "output")
+_PAIRS = (
+    *(("sentence1", "sentence2"), ("text1", "text2"), ("question1", "question2"), ("premise", "hypothesis")),
+    *(("question", "sentence"), ("question", "passage"), ("question", "context"), ("query", "document")),
+    *(("query", "passage"), ("text", "text_pair"), ("text_a", "text_b")),
+)
+"""Names that stand for two texts of a row, as GLUE and others have them: none of them says all alone."""
 SHAPES: tuple[Shape, ...] = (
+    *(
+        Shape({"text": (first,), "textPair": (second,), "label": _LABELS}, is_only_detected=True)
+        for first, second in _PAIRS
+    ),
     Shape(
         required={
             "text": (
                 *("text", "sentence", "content", "review", "comment", "document", "body", "question"),
                 *("sentence1", "text1", "premise", "tweet", "message", "input"),
             ),
-            "label": ("label", "labels", "class", "category", "target", "sentiment", "intent", "output"),
+            "label": _LABELS,
         },
         optional={"textPair": ("textpair", "text_pair", "sentence2", "text2", "hypothesis")},
     ),
