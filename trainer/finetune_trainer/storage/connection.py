@@ -92,7 +92,7 @@ class Connection:
                 "correct spec.storage or spec.trainer.env.",
             ) from error
         # An image may be without authorities of its own; boto brings some along.
-        self._authorities = _read_bundle(get_cert_path(settings.get_config_variable("ca_bundle") or True))
+        self._authorities = _read_bundle(str(get_cert_path(settings.get_config_variable("ca_bundle") or True)))
         self.open_for_fetch = functools.cache(functools.partial(self._open, is_for_upload=False))
         self.open_for_upload = functools.cache(functools.partial(self._open, is_for_upload=True))
         self._check_host = functools.cache(self._check_host_once)
