@@ -18,6 +18,7 @@ from finetune_api.kinds.finetunejob.status import (
     Milestone,
     Reason,
 )
+from finetune_operator.runtime import logs
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -91,8 +92,10 @@ def build_conditions(
     rows = [*_build_outcome_rows(result), _build_suspended_row(result, facts)]
     rows += _build_milestone_rows(current, result, facts)
     for condition_type, value, reason, message in rows:
+        # Whoever wrote a part of it: a scheduler, a webhook, a pod.
+        text = logs.scrub_text(message)
         conditions = status.update_condition(
-            conditions, condition_type, value, reason, message, generation=generation, now=now
+            conditions, condition_type, value, reason, text, generation=generation, now=now
         )
     if facts.running_since is None:
         return list(conditions)

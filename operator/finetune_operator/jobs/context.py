@@ -11,6 +11,7 @@ from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import Attempt, FineTuneJobStatus
 from finetune_operator.jobs.observe import ChildJob, ChildPod, FineTuneJob, Observed
+from finetune_operator.runtime import logs
 from finetune_operator.runtime.plan import Action, Event
 from finetune_operator.settings import Settings
 
@@ -84,7 +85,7 @@ class Context:
 
     def record_event(self, reason: str, message: str, *, is_warning: bool = False) -> None:
         """Add an Event about the FineTuneJob."""
-        self.events.append(Event(str(reason), status.build_message(message), is_warning))
+        self.events.append(Event(str(reason), status.build_message(logs.scrub_text(message)), is_warning))
 
 
 def find_open(current: FineTuneJobStatus) -> Attempt | None:
