@@ -13,7 +13,7 @@ from finetune_devcluster.api_client import Kind
 
 pytestmark = pytest.mark.contract
 
-QUOTA = Kind("v1", "ResourceQuota")
+QUOTA, EVENT = Kind("v1", "ResourceQuota"), Kind("v1", "Event")
 
 
 def _wait_until(what: str, check: object, seconds: float = 20.0) -> None:
@@ -305,6 +305,52 @@ def test_a_foreign_job_under_our_name_is_left_alone(stage: Stage) -> None:
     assert final["failure"]["reason"] == "Internal"
     assert name in final["failure"]["message"]
     assert not is_gone(lambda: stage.client.get(JOB, name, stage.namespace))
+
+
+def test_the_resync_leaves_a_job_alone_that_only_bears_our_labels(stage: Stage) -> None:
+    run = stage.submit("orphaned")
+    run.wait_pod("prepare")
+    [ours] = run.read_jobs()
+    labels = dict(ours["metadata"]["labels"])
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}}
+    stranger = build_object(JOB, "important", stage.namespace, spec={"template": template})
+    stranger["metadata"]["labels"] = labels
+    stage.client.create(stranger)
+    run.delete("Orphan")
+    name = ours["metadata"]["name"]
+    _wait_until("the deletion of the orphan", lambda: is_gone(lambda: stage.client.get(JOB, name, stage.namespace)), 40)
+    assert not is_gone(lambda: stage.client.get(JOB, "important", stage.namespace))
+    stage.client.delete(JOB, "important", stage.namespace)
+
+
+def test_what_keeps_a_pod_from_starting_is_named_within_a_minute(stage: Stage) -> None:
+    run = stage.submit("no-sandbox")
+    pod = run.wait_pod("prepare")
+    pod.hold("ContainerCreating", "")
+    [manifest] = [item for item in run.read_pods() if item["metadata"]["name"] == pod.name]
+    uid = manifest["metadata"]["uid"]
+    told = {
+        "involvedObject": {"kind": "Pod", "name": pod.name, "namespace": stage.namespace, "uid": uid},
+        "reason": "FailedCreatePodSandBox",
+        "message": "Failed to create pod sandbox: container init was OOM-killed (memory limit too low?)",
+        "type": "Warning",
+        "lastTimestamp": "2036-01-01T00:00:00Z",
+    }
+    event = build_object(EVENT, "no-sandbox.1", stage.namespace)
+    stage.client.create(event | told)
+    final = run.wait("stalled", lambda now: get_conditions(now)["Stalled"] == ("True", "FailedCreatePodSandBox"), 60)
+    assert final["reason"] == "FailedCreatePodSandBox"
+    assert "FailedCreatePodSandBox" in run.read_events()
+    run.delete()
+
+
+def test_artifacts_outside_of_the_run_are_no_success(stage: Stage) -> None:
+    run = stage.submit("forged")
+    run.play_prepare()
+    run.play_train(artifactsURI="s3://evil/model/")
+    final = run.wait_phase("Failed")
+    assert final["failure"]["reason"] == "ArtifactMissing"
+    assert "artifacts" not in final
 
 
 def test_a_disrupted_pod_is_replaced_inside_its_job(stage: Stage) -> None:

@@ -108,7 +108,8 @@ class ChildPod:
 
     def is_starting(self) -> bool:
         """Tell whether it has a node and no container that says why it doesn't run."""
-        has_node = not self.unschedulable and not self.is_gated
+        # Only a kubelet says why a container waits.
+        has_node = bool(self.waiting_reason) or not (self.unschedulable or self.is_gated)
         is_silent = self.waiting_reason in ("", "ContainerCreating", "PodInitializing")
         return has_node and is_silent and not self.is_terminal and self.started_at is None
 
