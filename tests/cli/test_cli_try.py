@@ -1,5 +1,6 @@
 """`finetune try`: both stages on this machine, with real subprocesses and a tiny model."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -9,16 +10,18 @@ import pytest
 import yaml
 from manifests import Manifest, make_manifest
 from prepare_bench import make_reviews, write_jsonl
+from rich.console import Console
 from tiny_models import build_encoder
 from typer.testing import CliRunner, Result
 
 from finetune_api import validation
 from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.run import Stage
+from finetune_api.kinds.finetunejob.status import Reason
+from finetune_api.run import Stage, TerminationMessage
 from finetune_cli import main
 from finetune_cli.commands import try_locally
-from finetune_cli.local import adapt, figures, inputs, machine, stages
+from finetune_cli.local import adapt, figures, inputs, machine, stages, view
 from finetune_cli.local.figures import Figures
 from finetune_cli.local.stages import LocalRun
 from finetune_demo import datasets, models
@@ -257,3 +260,34 @@ def test_the_documented_commands_make_the_folder_that_the_example_reads(tmp_path
     adapted = adapt.adapt_spec(FineTuneJobSpec.model_validate(job["spec"]), steps=20, gpus=0)
     assert validation.validate_spec(adapted.spec) == []
     assert inputs.find_missing(tmp_path, adapted.spec) == []
+
+
+def test_on_a_terminal_there_is_a_bar_with_stage_step_and_loss() -> None:
+    screen = io.StringIO()
+    with view.ProgressView(Console(file=screen, force_terminal=True, width=100, color_system=None)) as progress:
+        progress.show(Stage.PREPARE, Figures())
+        progress.show(Stage.PREPARE, Figures("tokenize"))
+        progress.show(Stage.TRAIN, Figures("load", 0, 20))
+        progress.show(Stage.TRAIN, Figures("train", 7, 20, 0.5))
+    last = screen.getvalue().rpartition("prepare")[2]
+    assert "done" in last
+    assert "train 7/20, loss 0.5000" in last
+
+
+def test_a_failure_reaches_the_terminal_without_secrets_and_commands(tmp_path: Path) -> None:
+    message = TerminationMessage(
+        stage=Stage.TRAIN,
+        attempt=1,
+        exit_code=1,
+        reason=Reason.INTERNAL,
+        message="row \x1b[2J AWS_SECRET_ACCESS_KEY=abc",
+        remedy="look at the log",
+    )
+    screen = io.StringIO()
+    view.print_failure(Console(file=screen, width=100), message, tmp_path / "log")
+    assert screen.getvalue().splitlines() == [
+        "train failed: Internal",
+        r"message: row \x1b[2J AWS_SECRET_ACCESS_KEY=***",
+        "remedy: look at the log",
+        f"log: {tmp_path}/log",
+    ]
