@@ -1,4 +1,4 @@
-"""Logs of the operator: one JSON object per line on stderr, with the FineTuneJob in each line that is about one.
+"""Logs of the operator: one JSON object per line on stderr, with the object in each line that is about one.
 
 One line per decision, none per event. Format and redaction are those of both sides (`finetune_api.log_format`,
 `finetune_api.redaction`). Values of Secrets never reach the operator; what a broken trainer prints does.

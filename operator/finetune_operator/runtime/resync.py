@@ -159,15 +159,15 @@ class Resync:
         return any([await self._delete(key[0], child.metadata) for child in ours])
 
     async def _delete(self, namespace: str, metadata: Manifest) -> bool:
-        name = metadata["name"]
+        name, owner = metadata["name"], self._kind.resource.kind
         extra = {"namespace": namespace, "child": name}
         try:
             is_deleted = await self._client.delete(JOBS, namespace, name, metadata["uid"], "Background")
         except ClientError as error:
             self._metrics.reconciles.labels("error").inc()
-            logger.warning("Job %s, whose FineTuneJob is gone, stays: %s", name, error, extra=extra)
+            logger.warning("Job %s, whose %s is gone, stays: %s", name, owner, error, extra=extra)
             return False
         if is_deleted:
             self._metrics.resync_drift.labels("orphan").inc()
-            logger.warning("deleted Job %s, whose FineTuneJob is gone", name, extra=extra)
+            logger.warning("deleted Job %s, whose %s is gone", name, owner, extra=extra)
         return is_deleted
