@@ -192,6 +192,7 @@ def test_tasks_that_fit() -> None:
     language = [Task.CAUSAL_LM, Task.INSTRUCTION_TUNING]
     assert fitting("llama") == [Task.SEQUENCE_CLASSIFICATION, *language]
     assert fitting("bert") == [Task.SEQUENCE_CLASSIFICATION]
+    assert fitting("bert-generation") == []
     assert fitting("bert", is_decoder=True) == [Task.SEQUENCE_CLASSIFICATION, *language]
     assert fitting("vit") == []
     assert not architectures.is_generative(ModelFacts("bart", 1, "F32", {}, 1, 1, 1, 1, False, is_encoder_decoder=True))

@@ -187,12 +187,18 @@ def test_layers_without_an_adapter_are_named_with_the_reason(tmp_path: Path) -> 
 
     assert mixture.left_out == {"the weights of all experts are one tensor, no layer": ["model.layers.0.mlp.experts"]}
     assert {name.rpartition(".")[2] for name in mixture.linear} == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert mamba.left_out == {"PEFT can't adapt them in this architecture": ["backbone.layers.0.mixer.out_proj"]}
-    assert {name.rpartition(".")[2] for name in mamba.linear} == {"in_proj", "x_proj", "dt_proj"}
+    assert mamba.left_out == {
+        "PEFT can't adapt them in this architecture": ["backbone.layers.0.mixer.out_proj"],
+        "the model reads their weights without calling them": ["backbone.layers.0.mixer.dt_proj"],
+    }
+    assert {name.rpartition(".")[2] for name in mamba.linear} == {"in_proj", "x_proj"}
+    assert "backbone.layers.0.mixer.dt_proj" in mamba.unquantized
     spec = make_spec(method={"lora": {"targetModules": ["all-linear"]}})
     assert fit.describe_left_out(mamba, spec) == [
         "spec.method.lora.targetModules (all-linear): 1 modules get no adapter, such as"
-        " backbone.layers.0.mixer.out_proj: PEFT can't adapt them in this architecture"
+        " backbone.layers.0.mixer.out_proj: PEFT can't adapt them in this architecture",
+        "spec.method.lora.targetModules (all-linear): 1 modules get no adapter, such as"
+        " backbone.layers.0.mixer.dt_proj: the model reads their weights without calling them",
     ]
 
 
@@ -215,6 +221,7 @@ def test_a_checkpoint_that_holds_more_than_its_configuration_says_is_refused(tmp
 
 PLAIN = ModelStructure(
     "BertForSequenceClassification",
+    "bert",
     heads=["classifier"],
     new_modules=["classifier"],
     head_labels=[],
@@ -228,6 +235,8 @@ MISFITS = [
     pytest.param({"left_out": {"PEFT can't": ["c.out_proj"]}}, {"method": {"lora": {"targetModules": ["out_proj"]}}}, "targetModules (out_proj) must name linear layers of the model (out_proj: PEFT can't), which has query, value", id="a LoRA target that PEFT refuses"),
     pytest.param({"quantized": [], "linear_classes": ["FalconLinear"]}, {"method": {"quantization": "NF4"}}, "spec.method.quantization (NF4) must be None for s3://models/tiny/: bitsandbytes replaces layers of torch's own class Linear, of which BertForSequenceClassification has none; its layers are FalconLinear", id="nothing to quantize"),
     pytest.param({"num_experts": 2}, {"method": {"quantization": "Int8"}}, "spec.method.quantization (Int8) must be None for s3://models/tiny/: most of its weights are those of experts", id="experts to quantize"),
+    pytest.param({"model_type": "rwkv"}, {"method": {"quantization": "NF4"}}, "spec.method.quantization (NF4) must be None for s3://models/tiny/: it divides its weights in place when it is evaluated", id="weights that change in use, to quantize"),
+    pytest.param({"linear": {}}, {"method": {"kind": "LoRA"}}, "spec.method.kind (LoRA) must be Full or HeadOnly for s3://models/tiny/: BertForSequenceClassification has no linear layer", id="no layer for an adapter"),
     pytest.param({"heads": [], "is_head_tied": True}, {"method": {"kind": "HeadOnly"}}, "spec.method.kind (HeadOnly) must be LoRA or Full for s3://models/tiny/", id="a head that is the embeddings too"),
 ]  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from finetune_api import wording
 from finetune_api.errors import ConfigError, ModelError
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, ModelSource, Quantization, Task
+from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.model.structure import ModelStructure
 
@@ -46,6 +47,12 @@ def check_structure(structure: ModelStructure, spec: FineTuneJobSpec) -> None:
             f"set it to {most} or less.",
         )
     _check_quantization(structure, spec)
+    if spec.method.kind == MethodKind.LORA and not structure.linear:
+        raise ConfigError(
+            f"spec.method.kind ({spec.method.kind}) must be Full or HeadOnly for {spec.model.uri}:"
+            f" {structure.class_name} has no linear layer that an adapter could stand on",
+            "use Full or HeadOnly, or a model of another architecture.",
+        )
     if spec.method.kind == MethodKind.LORA:
         check_targets(structure, spec.method.lora.target_modules)
     if spec.method.kind == MethodKind.HEAD_ONLY and not structure.heads and structure.is_head_tied:
@@ -66,6 +73,8 @@ def _check_quantization(structure: ModelStructure, spec: FineTuneJobSpec) -> Non
             f"{where}: most of its weights are those of experts, which bitsandbytes leaves as they are",
             "set it to None, or use a model without experts.",
         )
+    if why := architectures.UNQUANTIZABLE.get(structure.model_type):
+        raise ConfigError(f"{where}: {why}", "set it to None, or use a model of another architecture.")
     if not structure.quantized:
         raise ConfigError(
             f"{where}: bitsandbytes replaces layers of torch's own class Linear, of which {structure.class_name} has"

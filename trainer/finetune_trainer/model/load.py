@@ -123,14 +123,18 @@ def count_quantized(model: nn.Module) -> int:
 def without_cache(model: Any) -> Iterator[None]:
     """Keep a model from filling a cache of keys and values, which training has no use for; its files don't say so."""
     configurations = [model.config, model.config.get_text_config()]
-    before = [(config, config.use_cache) for config in configurations if hasattr(config, "use_cache")]
+    before = [(config, getattr(config, "use_cache", None)) for config in configurations]
     for config, _ in before:
+        # Also where there is none: transformers' Trainer sets it then.
         config.use_cache = False
     try:
         yield
     finally:
         for config, value in before:
-            config.use_cache = value
+            if value is None:
+                vars(config).pop("use_cache", None)
+            else:
+                config.use_cache = value
 
 
 def build_quantization(spec: FineTuneJobSpec, structure: ModelStructure, dtype: torch.dtype) -> Any:

@@ -6,6 +6,7 @@ stage asks in a process of its own (`stages.preflight`), since this brings torch
 """
 
 import copy
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,12 +21,17 @@ from finetune_api.kinds.finetunejob.spec import ModelSource
 if TYPE_CHECKING:
     from finetune_trainer.tasks import TaskRows
 
+logger = logging.getLogger(__name__)
+
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings?|embed_positions|wpe|positions_embed|pos_embeddings?)$")
 """How architectures call the table of learned or fixed positions; one they add sets of positions together from, such
 as those of a page's sides, has another name."""
 _REFUSED_BY_PEFT = "PEFT can't adapt them in this architecture"
 _FUSED = "the weights of all experts are one tensor, no layer"
 _UNUSED = "text doesn't go through them"
+_UNCALLED = "the model reads their weights without calling them"
+_TRIED_TOKENS = 8
+"""Length of the row that the model is tried with, without weights (a choice)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class ModelStructure:
     """The model class, seen through the checkpoint."""
 
     class_name: str
+    model_type: str
     heads: list[str]
     """The task's own head: modules outside the body, with weights."""
     new_modules: list[str]
@@ -88,9 +95,11 @@ def inspect_structure(folder: Path, gguf_file: str | None, source: ModelSource, 
     new_modules = find_new_modules(model, missing, task, source) if gguf_file is None else heads
     kept = _find_unquantized(model, [*heads, *new_modules])
     linear, left_out = _find_linear(model, kept)
+    kept += left_out.get(_UNCALLED, [])
     output, embeddings = model.get_output_embeddings(), _find_embeddings(model)
     found = ModelStructure(
         class_name=type(model).__name__,
+        model_type=str(model.config.model_type),
         heads=heads,
         new_modules=new_modules,
         head_labels=[],
@@ -223,8 +232,9 @@ def _find_linear(model: Any, kept: Sequence[str]) -> tuple[dict[str, tuple[int, 
             fused.append(name)
     refused, towers = _find_refused(model, list(linear)), _find_towers(model)
     unused = [name for name in linear if _is_within(name, towers)]
-    left_out = {_FUSED: fused, _REFUSED_BY_PEFT: refused, _UNUSED: unused}
-    gone = {*refused, *left_out[_UNUSED]}
+    uncalled = [name for name in _find_uncalled(model, linear) if name not in unused]
+    left_out = {_FUSED: fused, _REFUSED_BY_PEFT: refused, _UNUSED: unused, _UNCALLED: uncalled}
+    gone = {*refused, *unused, *uncalled}
     return {name: shape for name, shape in linear.items() if name not in gone}, {
         reason: names for reason, names in left_out.items() if names
     }
@@ -246,6 +256,32 @@ def _find_refused(model: Any, names: Sequence[str]) -> list[str]:
         except ValueError:
             refused.append(kind)
     return [name for name in names if name.rpartition(".")[2] in refused]
+
+
+def _find_uncalled(model: Any, names: Iterable[str]) -> list[str]:
+    """Name the linear layers that no call goes to when a text goes through the model: Mamba multiplies by the matrix.
+
+    An adapter on one would learn nothing, and four bits in its place would be taken for numbers. Architectures that
+    look at the numbers on their way can't be tried without weights; of those, none is named.
+    """
+    import torch
+
+    modules = {name: model.get_submodule(name) for name in names}
+    called: set[str] = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, module in modules.items()
+    ]
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are about the trial, not about the model
+            model(input_ids=torch.zeros((1, _TRIED_TOKENS), dtype=torch.int64, device="meta"), use_cache=False)
+    except Exception as error:
+        logger.debug("%s can't be tried without weights: %s", type(model).__name__, error)
+        return []
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in modules if name not in called]
 
 
 def _find_towers(model: Any) -> list[str]:
