@@ -243,6 +243,7 @@ def test_where_a_template_changes_earlier_answers_each_is_learned_as_in_use(deco
         (1, "user: e<|im_end|>assistant: f<|im_end|>"),
     ]
     assert [learned(row, decoder)[0].strip() for row in rows] == ["b<|im_end|>", "d<|im_end|>", "f<|im_end|>"]
+    assert [Remark.ONE_ANSWER in row.remarks for row in rows] == [True, True, False]
 
 
 MARKED = (

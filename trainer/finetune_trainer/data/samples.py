@@ -40,6 +40,7 @@ class Remark(StrEnum):
     """What is said of rows that are learned all the same, counted."""
 
     MERGED_BORDER = "have a token that holds the end of the prompt and the beginning of the answer; it is learned"
+    ONE_ANSWER = "teach one answer of a conversation, as in use: the template writes answers anew once others follow"
     REPEATED_BOS = "begin with the text of the begin-of-text token, which the tokenizer adds too; one is kept"
 
 

@@ -7,7 +7,9 @@ learned, and each of them ends with the token at which the model is to stop.
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetune_api import wording
@@ -84,6 +86,7 @@ def tokenize_batch(
     del label_ids
     stop = _find_stop(tokenizer, str(tokenizer.chat_template)) if tokenizer.chat_template else None
     owned = [(number, item) for number, sample in enumerate(samples) for item in _render(sample, tokenizer, stop)]
+    counts = Counter(number for number, _ in owned)
     head = [] if tokenizer.chat_template else _find_head(tokenizer)
     rows = []
     for (number, item), encoded in zip(owned, encoding.encode([item for _, item in owned], tokenizer), strict=True):
@@ -93,7 +96,9 @@ def tokenize_batch(
                 TokenizedRow(nothing, sample=number, problem=item.problem, remedy=rendering.describe(item.problem))
             )
         else:
-            rows.append(_build_row(number, _end_answers(encoded, item, head, stop, tokenizer), max_length))
+            row = _build_row(number, _end_answers(encoded, item, head, stop, tokenizer), max_length)
+            is_divided = counts[number] > 1
+            rows.append(replace(row, remarks=(*row.remarks, Remark.ONE_ANSWER)) if is_divided else row)
     return rows
 
 
