@@ -11,13 +11,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from finetune_api import aliases, group, names, quantities, rules, wording
 from finetune_api.kinds import field_types, object_model
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.object_model import Model
 
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
@@ -105,7 +104,9 @@ def validate_spec(parsed: FineTuneJobSpec) -> list[FieldError]:
     return [FieldError(f"spec.{rule.path}", value, rule.message) for rule, value in found if value is not None]
 
 
-def parse_errors(error: ValidationError, prefix: str, model: type[Model], source: object = None) -> list[FieldError]:
+def parse_errors(
+    error: ValidationError, prefix: str, model: type[BaseModel], source: object = None
+) -> list[FieldError]:
     """Put pydantic's findings into the product's form.
 
     Args:
@@ -169,7 +170,7 @@ def _check_name(metadata: object) -> Iterator[FieldError]:
         )
 
 
-def _parse_detail(detail: ErrorDetails, prefix: str, model: type[Model], source: object) -> FieldError:
+def _parse_detail(detail: ErrorDetails, prefix: str, model: type[BaseModel], source: object) -> FieldError:
     location = tuple(part for part in detail["loc"] if part != "[key]")
     path = _build_path(prefix, location)
     kind, context = detail["type"], detail.get("ctx", {})
@@ -220,7 +221,7 @@ def _find_elsewhere(folded: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def build_field_paths(model: type[Model] = FineTuneJobSpec, prefix: str = "") -> list[str]:
+def build_field_paths(model: type[BaseModel] = FineTuneJobSpec, prefix: str = "") -> list[str]:
     """Return the paths of all fields below a model, such as `data[].train.uri`."""
     paths: list[str] = []
     for name, field in model.model_fields.items():
@@ -248,7 +249,7 @@ def _find_value(source: object, location: tuple[int | str, ...], otherwise: obje
     return otherwise if source is None else node
 
 
-def _find_model(model: type[Model], location: tuple[int | str, ...]) -> type[Model]:
+def _find_model(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
     """Follow a path of serialized names to the model that lies there; list positions are passed over."""
     for part in location:
         if isinstance(part, int):
@@ -259,14 +260,14 @@ def _find_model(model: type[Model], location: tuple[int | str, ...]) -> type[Mod
     return model
 
 
-def _models_in(annotation: object) -> Iterator[type[Model]]:
-    if isinstance(annotation, type) and issubclass(annotation, Model):
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
 
 
-def _field_names(model: type[Model]) -> set[str]:
+def _field_names(model: type[BaseModel]) -> set[str]:
     return {object_model.build_field_name(name) for name in model.model_fields}
 
 

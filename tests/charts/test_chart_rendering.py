@@ -1,6 +1,5 @@
 """What the chart renders: valid for every Kubernetes it supports, restricted, and the same words as the code."""
 
-import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -188,7 +187,7 @@ def _environment(*values: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_environment_has_every_setting_of_the_operator_and_no_other() -> None:
-    known = {settings.build_variable(field.name) for field in dataclasses.fields(settings.Settings)}
+    known = {settings.build_variable(name) for name in settings.Settings.model_fields}
     assert set(_environment()) == known - {"KUBERNETES_SERVICE_HOST"}
 
 
@@ -255,7 +254,8 @@ def test_the_policy_knows_the_variables_that_the_operator_calls_harmless() -> No
 def test_ports_and_probes_agree_with_the_operator() -> None:
     container = _container()
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {"health": settings.Settings("x").health_port, "metrics": settings.Settings("x").metrics_port}
+    defaults = settings.Settings(trainer_image="x")
+    assert ports == {"health": defaults.health_port, "metrics": defaults.metrics_port}
     paths = {key: container[key]["httpGet"] for key in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert paths == {
         "startupProbe": {"path": "/healthz", "port": "health"},

@@ -2,6 +2,7 @@
 
 import pytest
 
+from finetune_api import wording
 from finetune_operator import settings
 from finetune_operator.settings import Settings, SettingsError
 
@@ -72,13 +73,21 @@ def test_every_setting_is_read() -> None:
 def test_all_faults_of_the_environment_are_told_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         settings.load_settings(
-            {"FINETUNE_WORKERS": "many", "FINETUNE_QUEUE_PREPARE_JOBS": "yes", "FINETUNE_PREPARE_MEMORY": "much"}
+            {
+                "FINETUNE_WORKERS": "many",
+                "FINETUNE_QUEUE_PREPARE_JOBS": "perhaps",
+                "FINETUNE_PREPARE_MEMORY": "much",
+                "FINETUNE_RESYNC_SECONDS": "0",
+                "FINETUNE_LOG_LEVEL": "LOUD",
+            }
         )
     assert str(caught.value) == (
-        "FINETUNE_WORKERS (many) must be a number from 1 to 256; "
-        "FINETUNE_PREPARE_MEMORY (much) must be a Kubernetes quantity such as 1 or 4Gi; "
-        "FINETUNE_QUEUE_PREPARE_JOBS (yes) must be true or false; "
-        "FINETUNE_TRAINER_IMAGE is missing; it must name the trainer's image"
+        "FINETUNE_TRAINER_IMAGE is missing; it must be given; "
+        "FINETUNE_RESYNC_SECONDS (0) must be at least 1; "
+        "FINETUNE_WORKERS (many) must be a whole number; "
+        'FINETUNE_PREPARE_MEMORY (much) must be a Kubernetes quantity such as "4", "500m" or "16Gi"; '
+        "FINETUNE_QUEUE_PREPARE_JOBS (perhaps) must be true or false; "
+        "FINETUNE_LOG_LEVEL (LOUD) must be one of DEBUG, INFO, WARNING, ERROR"
     )
 
 
@@ -86,4 +95,7 @@ def test_all_faults_of_the_environment_are_told_at_once() -> None:
 def test_what_is_no_quantity_is_refused_with_one_sentence(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings.load_settings({"FINETUNE_TRAINER_IMAGE": "trainer:1", "FINETUNE_PREPARE_CPU": text})
-    assert str(caught.value) == f"FINETUNE_PREPARE_CPU ({text}) must be a Kubernetes quantity such as 1 or 4Gi"
+    shown = wording.show_value(text)
+    assert str(caught.value) == (
+        f'FINETUNE_PREPARE_CPU ({shown}) must be a Kubernetes quantity such as "4", "500m" or "16Gi"'
+    )

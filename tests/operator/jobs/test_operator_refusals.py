@@ -1,7 +1,6 @@
 """What is refused before anything runs, what must not be, and how the outcome looks to kstatus."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import cluster_objects as objects
@@ -124,7 +123,7 @@ def _read_image(plan: Any) -> tuple[str, str]:
 
 
 def _upgrade(cluster: Cluster, *allowed: str) -> None:
-    cluster.settings = replace(cluster.settings, trainer_image=NEXT_IMAGE, allowed_images=allowed)
+    cluster.settings = cluster.settings.model_copy(update={"trainer_image": NEXT_IMAGE, "allowed_images": allowed})
 
 
 def test_a_run_keeps_the_image_of_its_first_attempt_when_the_default_changes() -> None:
@@ -148,7 +147,9 @@ def test_an_attempt_that_was_recorded_but_not_created_keeps_its_image_too() -> N
 
 def test_an_image_of_the_job_s_own_is_recorded_like_the_default() -> None:
     own = "registry.example.com/own:3"
-    cluster = Cluster(replace(SETTINGS, allowed_images=("registry.example.com/own:*",)), spec__trainer={"image": own})
+    cluster = Cluster(
+        SETTINGS.model_copy(update={"allowed_images": ("registry.example.com/own:*",)}), spec__trainer={"image": own}
+    )
     assert _read_image(cluster.step(0)) == (own, own)
     assert cluster.status["trainerImage"] == own
 
@@ -176,7 +177,7 @@ def test_an_upgrade_leaves_the_attempt_that_runs_alone() -> None:
 
 def test_a_run_config_too_long_for_an_annotation_is_refused() -> None:
     env = [{"name": f"V{number}", "value": "x" * 4000} for number in range(40)]
-    cluster = Cluster(spec__trainer={"env": env}, settings=replace(SETTINGS, allowed_environment=("V*",)))
+    cluster = Cluster(spec__trainer={"env": env}, settings=SETTINGS.model_copy(update={"allowed_environment": ("V*",)}))
     cluster.step(0)
     assert cluster.status["failure"]["reason"] == "ConfigError"
     assert "131072 bytes" in cluster.status["failure"]["message"]

@@ -1,6 +1,5 @@
 """What the administrator allows a job to name, and the tricks that must not get past it."""
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ DIGEST = "sha256:" + "a" * 64
 def _find(settings: dict[str, Any], recorded: str = "", **edits: Any) -> list[str]:
     manifest = make_manifest(**{f"spec__{path}": value for path, value in edits.items()})
     spec = FineTuneJobSpec.model_validate(manifest["spec"])
-    chosen = dataclasses.replace(SETTINGS, **settings)
+    chosen = SETTINGS.model_copy(update=settings)
     return [str(item) for item in admission.find_refusals(spec, recorded_image=recorded, settings=chosen)]
 
 
