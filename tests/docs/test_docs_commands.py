@@ -11,7 +11,7 @@ import chart_rendering
 import pytest
 import yaml
 from chart_rendering import CHART, render
-from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fences, split_commands
+from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fences, link_checkout, split_commands
 
 from finetune_api import crd, validation
 from finetune_cli.commands import schema
@@ -21,7 +21,7 @@ SHELL = Shell(ROOT)
 VALUES_SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 NUM_BLOCKS = {
     "CONTRIBUTING.md": 0,
-    "README.md": 2,
+    "README.md": 3,
     "SECURITY.md": 0,
     "charts/finetune-operator/README.md": 1,
     "docs/architecture.md": 0,
@@ -31,6 +31,7 @@ NUM_BLOCKS = {
     "docs/installation.md": 8,
     "docs/models.md": 0,
     "docs/performance.md": 0,
+    "docs/pinned-internals.md": 0,
     "docs/reference.md": 0,
     "examples/README.md": 2,
     "examples/define-nouns/README.md": 1,
@@ -64,13 +65,24 @@ def test_every_manifest_that_is_shipped_is_part_of_the_chart_or_the_job_of_an_ex
 
 
 def test_the_first_commands_are_targets_that_help_lists() -> None:
-    [block] = find_blocks("README.md")
+    _, block = find_blocks("README.md")
     commands = split_commands(block)
     listed = {line.split()[0] for line in SHELL.run("make help").splitlines()}
     assert [command[0] for command in commands] == ["make"] * 3
     assert {target for _, target in commands} <= listed
     for _, target in commands:
         assert SHELL.run(f"make --dry-run {target}")
+
+
+def test_the_first_commands_tune_a_real_model_without_a_cluster(tmp_path: Path) -> None:
+    install, *commands = find_blocks("README.md")[0].splitlines(keepends=True)
+    assert install == "make install && . .venv/bin/activate\n"
+    shell = Shell(link_checkout(tmp_path))
+    printed = shell.run("".join(commands))
+    figures = dict(re.findall(r"^(\w+) +.*?([\d.]+)$", printed, re.MULTILINE))
+    assert float(figures["accuracy"]) > 0.5, printed
+    [model] = re.findall(r"^model: +(\S+)", printed, re.MULTILINE)
+    assert {"README.md", "adapter_model.safetensors"} <= {path.name for path in Path(model).iterdir()}
 
 
 def test_the_job_of_the_first_page_is_valid() -> None:
@@ -178,3 +190,13 @@ def test_the_program_writes_the_schema_that_editors_are_pointed_to(tmp_path: Pat
     name = line.strip().partition("$schema=")[2]
     Shell(tmp_path).run(f"finetune schema --output {name}")
     assert json.loads((tmp_path / name).read_text()) == schema.build_json_schema()
+
+
+def test_the_page_of_internals_names_tests_and_modules_that_exist() -> None:
+    page = (ROOT / "docs" / "pinned-internals.md").read_text()
+    tests = re.findall(r"tests/[\w/]+\.py", page)
+    modules = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", page)
+    folders = [ROOT, ROOT / "trainer" / "finetune_trainer", ROOT / "operator" / "finetune_operator"]
+    missing = [name for name in {*tests, *modules} if not any((folder / name).is_file() for folder in folders)]
+    assert missing == []
+    assert len(tests) > 15

@@ -56,7 +56,7 @@ class Shell:
     def finish(self, process: "subprocess.Popen[str]") -> str:
         """Wait for the end, which must be a success; return what was printed."""
         try:
-            printed, _ = process.communicate(timeout=120)
+            printed, _ = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == 0, printed
