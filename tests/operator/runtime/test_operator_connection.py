@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import copy
-from dataclasses import replace
 from typing import Any
 
 import cluster_objects as objects
@@ -229,7 +228,7 @@ def test_a_watched_namespace_that_was_deleted_stops_nobody_else(
     namespaces: tuple[str, ...], is_usable: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     api = ScriptedApi(_forbid_gone)
-    parts = _make_parts(api, replace(SETTINGS, watched_namespaces=namespaces))
+    parts = _make_parts(api, SETTINGS.model_copy(update={"watched_namespaces": namespaces}))
 
     async def check() -> None:
         with contextlib.nullcontext() if is_usable else pytest.raises(AccessError, match="in namespace gone"):

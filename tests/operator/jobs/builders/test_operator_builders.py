@@ -1,7 +1,6 @@
 """The manifests, whole: what the operator asks the API server for."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import cluster_objects as objects
@@ -381,7 +380,7 @@ def test_only_what_the_administrator_lists_is_passed_on_and_never_what_others_ow
 
 
 def test_a_job_gets_what_its_finetunejob_carries_when_the_attempt_starts() -> None:
-    settings = replace(SETTINGS, pod_labels=("cost-*",), pod_annotations=("example.com/*",))
+    settings = SETTINGS.model_copy(update={"pod_labels": ("cost-*",), "pod_annotations": ("example.com/*",)})
     cluster = objects.Cluster(settings=settings)
     cluster.job["metadata"] |= {
         "labels": {"cost-center": "42", "secret": "x"},
