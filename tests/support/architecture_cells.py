@@ -62,6 +62,11 @@ _COSMETIC = (
     r"You passed `num_labels=\d+` which is incompatible to the `id2label` map",
     # Longformer says what it does.
     r"Initializing global attention on CLS token|Input ids are automatically padded to be a multiple",
+    # Sizes of a tiny model that a real one hasn't.
+    r"original_max_position_embeddings field must be less than",
+    r"Attention type 'block_sparse' is not possible if sequence_length",
+    # Kernels for GPUs.
+    r"CUDA-fused xIELU not available",
     # A packed row has no padding to mask.
     r"We strongly recommend passing in an `attention_mask`",
     # peft puts right by itself how GPT-2's layers store their matrices.
@@ -308,7 +313,8 @@ class Published:
         faults = self._compare_logits(model)
         if self.cell.purpose == "classify":
             faults += self._compare_labels(model)
-            faults += self._compare_batch(model, tokenizer)
+            # Few bits round each batch differently; how it is padded is the same.
+            faults += [] if self.is_quantized else self._compare_batch(model, tokenizer)
         faults += self._compare_quantized(model)
         faults += self._compare_config() if self.cell.method in ("Full", "HeadOnly") else []
         return faults + self._compare_weights()
@@ -367,8 +373,7 @@ class Published:
             logits = model(**batch).logits.float()
         worst = _measure(logits, torch.tensor([sample["logits"] for sample in self.report["samples"]]))
         # Another order of summation than one by one.
-        limit = max(self.tolerance, 1e-4) if not self.is_quantized else 1e-2
-        return [f"logits of a padded batch differ from the samples' by {worst:.1e}"] if worst > limit else []
+        return [f"logits of a padded batch differ from the samples' by {worst:.1e}"] if worst > 10 * TOLERANCE else []
 
     def _compare_quantized(self, model: Any) -> list[str]:
         found = sum(type(module).__name__ in ("Linear4bit", "Linear8bitLt") for module in model.modules())
@@ -389,8 +394,9 @@ class Published:
     def _compare_weights(self) -> list[str]:
         tuned = _load_weights(self.folder)
         if self.cell.method.startswith("LoRA"):
-            moved = [name for name, weight in tuned.items() if "lora_B" in name and bool(weight.any())]
-            return [] if moved else ["no adapter has learned anything"]
+            still = [name for name, weight in tuned.items() if "lora_B" in name and not bool(weight.any())]
+            layers = sorted({name.partition(".lora_B")[0].rpartition(".")[2] for name in still})
+            return [f"adapters have learned nothing: {', '.join(layers)}"] if layers else []
         base = _load_weights(self.base)
         # A head's class may keep the body one level deeper.
         pairs = {name: base.get(name, base.get(name.partition(".")[2])) for name in tuned}

@@ -19,7 +19,7 @@ from transformers.models.auto import modeling_auto
 
 VOCABULARY = 640
 """Tokens of every model: more than any of the tokenizers has, as with most published models."""
-MAX_PARAMETERS = 1_000_000
+MAX_PARAMETERS = 2_500_000
 """Above it a size was forgotten."""
 
 SIZES: dict[str, Any] = dict.fromkeys(
@@ -138,18 +138,23 @@ ARCHITECTURES: dict[str, Architecture] = {
     "axk1": Architecture(_LATENT),
     "axk2": Architecture(_LATENT),
     "bailing_hybrid": Architecture(_MIXED),
+    "bamba": Architecture({"attn_layer_indices": [1]}),
+    "biogpt": Architecture(tokenizer="opt"),
     "blenderbot": Architecture(tokenizer="roberta"),
     "bloom": Architecture(tokenizer="bloom"),
-    "cohere_compass_text": Architecture({"layer_types": ["sliding_attention", "full_attention"]}),
-    "data2vec-text": Architecture(tokenizer="roberta"),
-    "dbrx": Architecture(
+    "canine": Architecture({"num_hash_buckets": 64}),
+    "cohere_compass_text": Architecture(
         {
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-            "attn_config": {"kv_n_heads": 2},
-            "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
-        },
-        tokenizer="gpt2",
+            "rope_parameters": {
+                kind: {"rope_type": "default", "rope_theta": 10000.0}
+                for kind in ("full_attention", "sliding_attention")
+            }
+        }
     ),
+    "cpmant": Architecture(
+        {"prompt_length": 4, "prompt_types": 2, "segment_types": 4, "position_bias_num_buckets": 32}
+    ),
+    "data2vec-text": Architecture(tokenizer="roberta"),
     "deberta": Architecture(tokenizer="roberta"),
     "deepseek_v2": Architecture(_LATENT),
     "deepseek_v3": Architecture(_LATENT),
@@ -177,18 +182,25 @@ ARCHITECTURES: dict[str, Architecture] = {
     "glm_moe_dsa": Architecture(_LATENT),
     "gpt-sw3": Architecture(tokenizer="gpt2"),
     "gpt_bigcode": Architecture(tokenizer="gpt2"),
+    "granitemoehybrid": Architecture({"layer_types": ["mamba", "attention"]}),
     "gpt_neo": Architecture({"attention_types": [[["global", "local"], 1]], "window_size": 16}),
     "gpt_oss": Architecture(tokenizer="gpt2"),
+    "jamba": Architecture({"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2}),
     "kimi_linear": Architecture({"num_key_value_heads": 4, "linear_head_dim": 8, "linear_num_heads": 4}),
     "lfm2_moe": Architecture({"layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
-    "longformer": Architecture({"attention_window": 16}),
     "longcat_flash": Architecture({"expert_ffn_hidden_size": 32, "zero_expert_num": 1, "num_key_value_heads": 4}),
+    "longformer": Architecture({"attention_window": 16}),
     "luke": Architecture({"entity_vocab_size": 8, "entity_emb_size": 8}, tokenizer="roberta"),
     "mamba2": Architecture({"num_heads": 8, "head_dim": 8}),
+    "markuplm": Architecture(
+        {"max_xpath_tag_unit_embeddings": 8, "max_xpath_subs_unit_embeddings": 8, "xpath_unit_hidden_size": 4},
+        tokenizer="roberta",
+    ),
     "mbart": Architecture(tokenizer="xlm-roberta"),
     "minicpm3": Architecture(_LATENT),
     "mistral4": Architecture(_LATENT),
     "modernbert": Architecture(tokenizer="bert"),
+    "modernbert-decoder": Architecture({"cls_token_id": 0, "sep_token_id": 0}, tokenizer="gpt_neox"),
     "mt5": Architecture({"decoder_start_token_id": 0}),
     "nanochat": Architecture(tokenizer="gpt2"),
     "olmo2": Architecture(tokenizer="gpt_neox"),
@@ -208,7 +220,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta-xl": Architecture(tokenizer="xlm-roberta"),
     "xmod": Architecture({"default_language": "en_XX", "languages": ("en_XX",)}),
     "youtu": Architecture(_LATENT),
-    "zamba": Architecture({"layers_block_type": ["mamba", "hybrid"], "mamba_dt_rank": 4}),
     "zamba2": Architecture({"layers_block_type": ["mamba", "hybrid"], "num_key_value_heads": 4, "adapter_rank": 4}),
     "zaya": Architecture({"num_experts_per_tok": 1}),
 }
@@ -266,7 +277,7 @@ def _build_fields(config_class: Any, tokenizer: Any) -> dict[str, Any]:
         is_usable = isinstance(default, int) and default < len(tokenizer)
         values[name] = token if token is not None else default if is_usable else None
     for name, part in (config_class.sub_configs or {}).items():
-        if name.endswith(("text_config", "decoder")) and dataclasses.is_dataclass(part):
+        if name.endswith(("text_config", "decoder", "encoder")) and dataclasses.is_dataclass(part):
             values[name] = _build_fields(part, tokenizer)
     return values
 
@@ -290,8 +301,10 @@ def build_model(name: str, folder: Path) -> Path:
     """Write a tiny model as its makers would publish it: with its language head where the type has one, no classes."""
     tokenizer = tiny_tokenizers.build_tokenizer(choose_tokenizer(name))
     config, model_type = build_config(name, tokenizer), find_type(name)
-    if is_encoder(model_type):
-        auto: Any = transformers.AutoModelForMaskedLM
+    if model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        auto: Any = transformers.AutoModelForSeq2SeqLM
+    elif is_encoder(model_type):
+        auto = transformers.AutoModelForMaskedLM
     elif model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         auto = transformers.AutoModelForCausalLM
     else:

@@ -8,6 +8,12 @@ from architecture_table import TRAINED
 TABLE = architecture_table.load_table()
 
 
+def test_every_type_that_transformers_lists_is_in_the_table_or_left_out_with_a_reason() -> None:
+    named = {cell.model_type for cell in TABLE.endings} - set(tiny_architectures.VARIANTS)
+    assert sorted([*named, *TABLE.left_out]) == tiny_architectures.list_types()
+    assert all(len(reason) > 10 for reason in TABLE.left_out.values())
+
+
 def test_every_refusal_of_the_table_stands_for_a_cell() -> None:
     assert set(TABLE.refusals) == set(TABLE.endings.values()) - {TRAINED}
 
