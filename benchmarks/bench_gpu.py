@@ -27,6 +27,7 @@ from skewed_rows import draw_rows
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Precision
 from finetune_trainer import tasks
 from finetune_trainer.model import load
+from finetune_trainer.model import method as methods
 from finetune_trainer.planning.memory import MOST_TOKENS
 
 LENGTH, STEPS, WARM_UP, BATCH = 4096, 8, 2, 4
@@ -119,7 +120,7 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
     task = tasks.find_rows(spec.task)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.BFLOAT16, device=device)
     loaded.model.config.use_cache = False
-    subject = method.apply_method(loaded, spec, task)
+    subject = methods.apply_method(loaded, spec, task)
     if quantization == "None":
         subject.to(device)
     return subject.train(), load.is_autocast(spec, Precision.BFLOAT16, task)
@@ -137,7 +138,7 @@ def count_flops(subject: Any, method: str, length: int) -> float:
         item.quant_state.shape.numel() if hasattr(item, "quant_state") and item.quant_state else item.numel()
         for item in subject.parameters()
     )
-    trained = base if method == "Full" else method.count_trainable(subject)
+    trained = base if method == "Full" else methods.count_trainable(subject)
     config = subject.config
     attention = 4 * config.num_hidden_layers * config.hidden_size * length / 2
     frozen = base - trained - (0 if config.tie_word_embeddings else embedding)

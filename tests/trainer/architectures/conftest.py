@@ -7,7 +7,7 @@ import pytest
 from architecture_cells import Bench
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A folder of buckets with the sweep's rows, and this process as a pod that uses it."""
     with architecture_cells.open_bench(tmp_path_factory.mktemp("buckets")) as bench:
