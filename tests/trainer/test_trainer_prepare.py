@@ -111,7 +111,7 @@ def test_the_report_says_what_the_data_is(stage: PrepareStage) -> None:
     assert train["exactDuplicates"] + report["splits"]["test"]["exactDuplicates"] == 10
     assert train["nearDuplicates"] + report["splits"]["test"]["nearDuplicates"] == 11
     assert train["conflictingLabels"] + report["splits"]["test"]["conflictingLabels"] == 1
-    assert report["example"]["stretches"][0]["text"].startswith("[CLS] film")
+    assert report["example"]["segments"][0]["text"].startswith("[CLS] film")
     assert message.warnings == report["warnings"]
     assert any("longer than spec.training.maxLength" in warning for warning in message.warnings)
     assert any("repeat an earlier one" in warning for warning in message.warnings)
@@ -130,7 +130,7 @@ def test_instructions_are_prepared_with_their_mask(stage: PrepareStage) -> None:
     assert message.resolved["stopToken"] == "<|im_end|>"
     assert message.resolved["chatTemplate"].startswith("sha256:")
     report = json.loads(stage.bench.get(f"{PREPARED}report.json"))
-    assert [part["learned"] for part in report["example"]["stretches"]] == [False, True, False]
+    assert [part["learned"] for part in report["example"]["segments"]] == [False, True, False]
 
 
 def test_the_same_inputs_give_the_same_digests_whatever_is_not_an_input(stage: PrepareStage) -> None:

@@ -31,7 +31,7 @@ def run(
 def read_example(prepared: Prepared) -> str:
     """Return the row that the report shows, what is learned in brackets."""
     report = json.loads((prepared.folder / "report.json").read_text())
-    return "".join(f"[{part['text']}]" if part["learned"] else part["text"] for part in report["example"]["stretches"])
+    return "".join(f"[{part['text']}]" if part["learned"] else part["text"] for part in report["example"]["segments"])
 
 
 def spell(turns: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ import tiny_models
 from finetune_api.errors import ModelError
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.data.samples import Part, Sample, Stretch
+from finetune_trainer.data.samples import Part, Sample, Segment
 from finetune_trainer.tasks.causal_lm import rows
 
 
@@ -38,7 +38,7 @@ def test_a_text_is_learned_whole_with_its_end(tokenizer: Any) -> None:
     ids = row.lists["input_ids"]
     assert tokenizer.decode(ids) == "the old man<|im_end|>"
     assert (row.lists["labels"], row.is_truncated) == (ids, False)
-    assert rows.build_stretches(row) == [Stretch(ids, is_learned=True)]
+    assert rows.build_segments(row) == [Segment(ids, is_learned=True)]
 
 
 def test_a_text_that_is_too_long_is_cut_and_has_no_end(tokenizer: Any) -> None:

@@ -40,19 +40,19 @@ def talk(*parts: tuple[str, str]) -> Sample:
 
 
 def learned(row: TokenizedRow, tokenizer: Any) -> list[str]:
-    """Return the stretches that are learned, as text."""
+    """Return the segments that are learned, as text."""
     assert [
         token
         for token, label in zip(row.lists["input_ids"], row.lists["labels"], strict=True)
         if label not in (token, IGNORED)
     ] == []
-    stretches: list[list[int]] = [[]]
+    segments: list[list[int]] = [[]]
     for token, label in zip(row.lists["input_ids"], row.lists["labels"], strict=True):
         if label == IGNORED:
-            stretches.append([])
+            segments.append([])
         else:
-            stretches[-1].append(token)
-    return [tokenizer.decode(stretch) for stretch in stretches if stretch]
+            segments[-1].append(token)
+    return [tokenizer.decode(segment) for segment in segments if segment]
 
 
 def tokenize(sample: Sample, tokenizer: Any, max_length: int = 100) -> TokenizedRow:
@@ -296,9 +296,9 @@ def test_every_answer_ends_with_the_stop_token_whatever_it_says(decoder: Any) ->
         decoder.chat_template = template
         for answer in ("x", "ends with a blank ", "a\n\n", "<|im_end|>", "a <|im_start|>", "assistant", "user\n"):
             for row in instruction_tuning.tokenize_batch([talk(("user", "q"), ("assistant", answer))], decoder, 99, {}):
-                stretch = learned(row, decoder)
-                assert stretch[-1].endswith("<|im_end|>"), (template, answer, stretch)
-                assert answer.strip() in stretch[-1]
+                segment = learned(row, decoder)
+                assert segment[-1].endswith("<|im_end|>"), (template, answer, segment)
+                assert answer.strip() in segment[-1]
 
 
 def test_one_begin_of_text_token_stands_before_a_text_that_brings_its_own(decoder: Any) -> None:

@@ -12,7 +12,7 @@ import numpy
 
 from finetune_api.errors import DataError
 from finetune_trainer.data.fingerprints import Facts, Indices
-from finetune_trainer.data.samples import Sample, Stretch
+from finetune_trainer.data.samples import Sample, Segment
 from finetune_trainer.data.tokenized_files import TokenCounts
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _warn_about_tokens(split: str, counts: TokenCounts) -> list[str]:
     return warnings
 
 
-def build_example(sample: Sample, stretches: Sequence[Stretch], tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
-    """Show one row as the model sees it: its text in stretches that are learned or not."""
-    shown = [{"text": tokenizer.decode(item.token_ids), "learned": item.is_learned} for item in stretches]
-    return {"place": sample.place, "row": sample.row, "label": ", ".join(sample.labels), "stretches": shown}
+def build_example(sample: Sample, segments: Sequence[Segment], tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """Show one row as the model sees it: its text in segments that are learned or not."""
+    shown = [{"text": tokenizer.decode(item.token_ids), "learned": item.is_learned} for item in segments]
+    return {"place": sample.place, "row": sample.row, "label": ", ".join(sample.labels), "segments": shown}

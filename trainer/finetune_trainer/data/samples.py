@@ -21,10 +21,10 @@ __all__ = [
     "Part",
     "Remark",
     "Sample",
+    "Segment",
     "Shape",
-    "Stretch",
     "TokenizedRow",
-    "build_stretches",
+    "build_segments",
     "check_text",
     "encode_texts",
     "naming_panics",
@@ -87,18 +87,18 @@ class TokenizedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """Consecutive tokens of a row, all learned or none."""
 
     token_ids: list[int]
     is_learned: bool
 
 
-def build_stretches(token_ids: Sequence[int], labels: Sequence[int]) -> list[Stretch]:
+def build_segments(token_ids: Sequence[int], labels: Sequence[int]) -> list[Segment]:
     """Cut a row where what is learned begins and ends; `labels` stands beside the tokens."""
     pairs = zip(token_ids, labels, strict=True)
     groups = itertools.groupby(pairs, key=lambda pair: pair[1] != IGNORED)
-    return [Stretch([token for token, _ in group], is_learned) for is_learned, group in groups]
+    return [Segment([token for token, _ in group], is_learned) for is_learned, group in groups]
 
 
 def encode_texts(

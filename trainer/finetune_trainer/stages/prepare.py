@@ -235,7 +235,7 @@ def prepare_rows(
         "labels": splits.labels,
         "splits": summaries,
         "overlaps": {pair: len(shared) for pair, shared in overlaps.items()},
-        "example": report.build_example(first, task.build_stretches(example), model.tokenizer),
+        "example": report.build_example(first, task.build_segments(example), model.tokenizer),
         "resolved": resolved,
         "warnings": warnings,
     }

@@ -18,7 +18,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Task
 from finetune_api.tasks import TASKS
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.data.samples import Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.data.samples import Sample, Segment, Shape, TokenizedRow
 from finetune_trainer.model.facts import ModelFacts
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class TaskRows(Protocol):
     ) -> list[TokenizedRow]:
         """Turn samples into tokens and targets, cut to `max_length`; all rows of a run have the same columns."""
 
-    def build_stretches(self, row: TokenizedRow) -> list[Stretch]:
-        """Return a row's tokens in stretches that are learned or not, as the data report shows one."""
+    def build_segments(self, row: TokenizedRow) -> list[Segment]:
+        """Return a row's tokens in segments that are learned or not, as the data report shows one."""
 
     def fits_model(self, facts: ModelFacts) -> bool:
         """Tell whether the architecture can be trained for the task."""

@@ -10,7 +10,7 @@ from finetune_api.errors import ModelError
 from finetune_trainer.data import samples as dataset
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.data.samples import Part, Remark, Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.data.samples import Part, Remark, Sample, Segment, Shape, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import memory
@@ -75,9 +75,9 @@ def tokenize_batch(
     return rows
 
 
-def build_stretches(row: TokenizedRow) -> list[Stretch]:
-    """Return a row's tokens in stretches that are learned or not."""
-    return dataset.build_stretches(row.lists["input_ids"], row.lists["labels"])
+def build_segments(row: TokenizedRow) -> list[Segment]:
+    """Return a row's tokens in segments that are learned or not."""
+    return dataset.build_segments(row.lists["input_ids"], row.lists["labels"])
 
 
 def fits_model(facts: ModelFacts) -> bool:

@@ -1,4 +1,4 @@
-"""Rendered conversations as tokens, and which tokens are learned.
+"""Rendered conversations as tokens, which of them are learned, and how rows are cut.
 
 The tokens are always those of the whole text, as a tokenizer gives them: what is encoded in pieces has blanks and
 tokens that no text has. The mask is found by length or by the place of each token in the text, never by searching for
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.data import samples as dataset
+from finetune_trainer.data.samples import IGNORED, Remark, TokenizedRow
 from finetune_trainer.tasks.instruction_tuning.rendering import Rendered
 
 if TYPE_CHECKING:
@@ -95,3 +96,20 @@ def _find_special(item: Rendered, names: Sequence[str]) -> list[tuple[int, int, 
             found.append((at, at + len(name), name))
         at += len(name) if name else 1
     return found
+
+
+def build_row(number: int, encoded: Encoded, max_length: int) -> TokenizedRow:
+    """Label what is learned and cut the row to `max_length`, counting what is lost."""
+    tokens = encoded.ids
+    labels = [IGNORED] * len(tokens)
+    for start, end in encoded.spans:
+        labels[start:end] = tokens[start:end]
+    cut = labels[max_length:]
+    return TokenizedRow(
+        {"input_ids": tokens[:max_length], "labels": labels[:max_length]},
+        is_truncated=len(tokens) > max_length,
+        sample=number,
+        num_whole=len(tokens),
+        num_lost=len(cut) - cut.count(IGNORED),
+        remarks=(Remark.MERGED_BORDER,) if encoded.is_merged else (),
+    )

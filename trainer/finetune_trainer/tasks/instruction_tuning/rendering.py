@@ -1,4 +1,4 @@
-"""A conversation as the text the model sees, and which stretches of it are learned.
+"""A conversation as the text the model sees, and which segments of it are learned.
 
 What is learned of an answer is what the model would have to write: its text and the end of its turn. Where that begins
 and ends is told by the template's own marks, or by what it writes before and after the answer. A template that writes
@@ -23,7 +23,7 @@ _REMEDY = "use a model whose chat template renders one message after the other, 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A text and its stretches that are learned: first and last + 1 character of each."""
+    """A text and its segments that are learned: first and last + 1 character of each."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -135,7 +135,7 @@ def _build_messages(parts: Sequence[Part]) -> list[dict[str, str]]:
 
 
 def _find_marked(text: str, mark: tuple[int, int] | None, template: ChatTemplate) -> tuple[int, int] | None:
-    """Return the stretch that the template marks; None where its marks are others than one for each answer."""
+    """Return the segment that the template marks; None where its marks are others than one for each answer."""
     if mark is None:
         return None
     # Some templates leave the end of the turn out of their marks; without it no model would learn to stop.
@@ -146,7 +146,7 @@ def _find_marked(text: str, mark: tuple[int, int] | None, template: ChatTemplate
 def _find_span(
     text: str, index: int, messages: Sequence[dict[str, str]], template: ChatTemplate
 ) -> tuple[int, int] | None:
-    """Return the stretch of an answer that is learned; None where the template writes it otherwise later on."""
+    """Return the segment of an answer that is learned; None where the template writes it otherwise later on."""
     history = template.render(messages[:index])
     asking = template.render(messages[:index], is_asking=True)
     answered = template.render(messages[: index + 1]).rstrip()

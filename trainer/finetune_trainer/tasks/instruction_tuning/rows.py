@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_api import wording
 from finetune_api.errors import ModelError
 from finetune_trainer.data import samples as dataset
-from finetune_trainer.data.samples import IGNORED, Remark, Sample, Stretch, TokenizedRow
+from finetune_trainer.data.samples import IGNORED, Remark, Sample, Segment, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import memory
@@ -96,7 +96,7 @@ def tokenize_batch(
                 TokenizedRow(nothing, sample=number, problem=item.problem, remedy=rendering.describe(item.problem))
             )
         else:
-            row = _build_row(number, _end_answers(encoded, item, head, stop, tokenizer), max_length)
+            row = encoding.build_row(number, _end_answers(encoded, item, head, stop, tokenizer), max_length)
             is_divided = counts[number] > 1
             rows.append(replace(row, remarks=(*row.remarks, Remark.ONE_ANSWER)) if is_divided else row)
     return rows
@@ -137,31 +137,15 @@ def _end_answers(
     return Encoded(ids, spans, encoded.is_merged)
 
 
-def _build_row(number: int, encoded: Encoded, max_length: int) -> TokenizedRow:
-    tokens = encoded.ids
-    labels = [IGNORED] * len(tokens)
-    for start, end in encoded.spans:
-        labels[start:end] = tokens[start:end]
-    cut = labels[max_length:]
-    return TokenizedRow(
-        {"input_ids": tokens[:max_length], "labels": labels[:max_length]},
-        is_truncated=len(tokens) > max_length,
-        sample=number,
-        num_whole=len(tokens),
-        num_lost=len(cut) - cut.count(IGNORED),
-        remarks=(Remark.MERGED_BORDER,) if encoded.is_merged else (),
-    )
-
-
 def _find_head(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the begin-of-text token where the tokenizer puts one."""
     empty: list[int] = tokenizer("")["input_ids"]
     return empty[:1] if empty and empty[0] == tokenizer.bos_token_id else []
 
 
-def build_stretches(row: TokenizedRow) -> list[Stretch]:
-    """Return a row's tokens in stretches that are learned or not."""
-    return dataset.build_stretches(row.lists["input_ids"], row.lists["labels"])
+def build_segments(row: TokenizedRow) -> list[Segment]:
+    """Return a row's tokens in segments that are learned or not."""
+    return dataset.build_segments(row.lists["input_ids"], row.lists["labels"])
 
 
 def fits_model(facts: ModelFacts) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.data import samples as dataset
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.data.samples import Part, Sample, Shape, Stretch, TokenizedRow
+from finetune_trainer.data.samples import Part, Sample, Segment, Shape, TokenizedRow
 from finetune_trainer.model import architectures
 from finetune_trainer.model.facts import ModelFacts
 
@@ -93,9 +93,9 @@ def tokenize_batch(
     ]
 
 
-def build_stretches(row: TokenizedRow) -> list[Stretch]:
-    """Return the row's tokens as one stretch: what is learned stands beside them."""
-    return [Stretch(row.lists["input_ids"], is_learned=False)]
+def build_segments(row: TokenizedRow) -> list[Segment]:
+    """Return the row's tokens as one segment: what is learned stands beside them."""
+    return [Segment(row.lists["input_ids"], is_learned=False)]
 
 
 def fits_model(facts: ModelFacts) -> bool:
