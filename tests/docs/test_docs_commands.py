@@ -79,7 +79,7 @@ def test_the_first_commands_tune_a_real_model_without_a_cluster(tmp_path: Path) 
     assert install == "make install && . .venv/bin/activate\n"
     shell = Shell(link_checkout(tmp_path))
     printed = shell.run("".join(commands))
-    figures = dict(re.findall(r"^(\w+) +.*?([\d.]+)$", printed, re.MULTILINE))
+    figures = dict(re.findall(r"^ *(\w+) +test +\S+ +([\d.]+) *$", printed, re.MULTILINE))
     assert float(figures["accuracy"]) > 0.5, printed
     [model] = re.findall(r"^model: +(\S+)", printed, re.MULTILINE)
     assert {"README.md", "adapter_model.safetensors"} <= {path.name for path in Path(model).iterdir()}

@@ -11,7 +11,9 @@ from finetune_trainer.data.samples import Part, Sample, TokenizedRow
 from finetune_trainer.model import input_ids
 from finetune_trainer.model.structure import ModelStructure
 
-PLAIN = ModelStructure("X", heads=[], new_modules=[], head_labels=[], linear={}, num_token_types=2, num_embeddings=400)
+PLAIN = ModelStructure(
+    "X", "x", heads=[], new_modules=[], head_labels=[], linear={}, num_token_types=2, num_embeddings=400
+)
 SAMPLES = [Sample(0, "t.jsonl line 1", (Part("text", "a"), Part("textPair", "b")))]
 
 

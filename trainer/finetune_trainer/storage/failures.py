@@ -208,6 +208,11 @@ def read_answer(error: Exception) -> Answer:
     return Answer()
 
 
+def is_broken_off(error: Exception) -> bool:
+    """Tell whether an answer had begun and then ended early, which obstore doesn't always repeat."""
+    return _find(_KIND, str(error)) == "Interrupted"
+
+
 def count_retries(response: object) -> int:
     """Return how often boto had repeated the request behind an answer or an error's answer."""
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
