@@ -127,7 +127,9 @@ def test_parts_that_can_not_be_removed_do_not_hide_the_failure(
 def test_progress_may_end_an_upload_which_leaves_no_parts_behind(bench: PrepareBench, large: Path) -> None:
     with pytest.raises(Interrupted):
         open_store(bench.storage).upload_folder(large.parent, bench.address(""), interrupt)
-    assert list_multipart_uploads(bench) == bench.list_keys() == []
+    assert list_multipart_uploads(bench) == []
+    # Whole, where it was complete before the signal was looked for.
+    assert bench.list_keys() in ([], ["large"])
 
 
 def test_parts_for_aws_carry_checksums(bench: PrepareBench, fault_proxy: FaultProxy, large: Path) -> None:
