@@ -43,9 +43,9 @@ def _refusals(error: ApiException) -> list[tuple[str, str]]:
 def test_a_malformed_object_is_refused_with_the_field_named(case: Malformed, client: Client) -> None:
     manifest = build_manifest(case)
     if case.server_accepts:
-        created = client.create(manifest)
+        created = _create(client, manifest, "kube-public")
         assert case.path.rsplit(".", 1)[-1] not in str(created["spec"])
-        client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "default")
+        client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "kube-public")
         return
     with pytest.raises(ApiException) as caught:
         client.create(manifest)

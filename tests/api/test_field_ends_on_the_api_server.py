@@ -19,13 +19,15 @@ from finetune_devcluster.api_client import Client
 
 pytestmark = pytest.mark.contract
 
+NAMESPACE = "field-ends"
 OUR_WORDS = {*validation.PATTERN_RULES.values(), *(rule.message for rule in rules.RULES)}
 """What the API server says as we do; lengths, ranges, enumerations and types it refuses in its own words."""
 
 
 @pytest.fixture(scope="module")
 def client(control_plane: Any) -> Iterator[Client]:
-    """A client of an API server that knows the CRD; nothing stays behind in the namespace `default`."""
+    """A client of an API server that knows the CRD, and a namespace of this file's own."""
+    api_client.create_namespace(control_plane.kubeconfig, NAMESPACE)
     with api_client.connect(control_plane.kubeconfig) as client:
         operator_driver.install_crd(client)
         yield client
@@ -33,8 +35,8 @@ def client(control_plane: Any) -> Iterator[Client]:
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.sentence)
 def test_what_is_accepted_offline_is_accepted_by_the_api_server(case: Accepted, client: Client) -> None:
-    created = client.create(build_manifest(case))
-    client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "default")
+    created = client.create(edit_manifest(build_manifest(case), "metadata.namespace", NAMESPACE))
+    client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], NAMESPACE)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.sentence)
@@ -82,10 +84,10 @@ def test_both_say_the_same_of_two_edits_at_once(client: Client) -> None:
 
 def _is_accepted(client: Client, manifest: Manifest) -> bool:
     try:
-        created = client.create(manifest)
+        created = client.create(edit_manifest(manifest, "metadata.namespace", NAMESPACE))
     except ApiException:
         return False
-    client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], "default")
+    client.delete(operator_driver.FINE_TUNE_JOB, created["metadata"]["name"], NAMESPACE)
     return True
 
 

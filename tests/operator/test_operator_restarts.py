@@ -261,4 +261,4 @@ def test_an_environment_that_cannot_be_used_ends_with_78(control_plane: Any, tmp
     operator.start(wait=False)
     assert operator.process is not None
     assert operator.process.wait(timeout=20) == 78
-    assert "FINETUNE_WORKERS (many) must be a number" in operator.log.read_text()
+    assert "FINETUNE_WORKERS (many) must be a whole number" in operator.log.read_text()

@@ -300,7 +300,7 @@ class Run:
         self.wait_pod("train", attempt).succeed(
             {
                 "manifestSHA256": "b" * 64,
-                "artifactsURI": f"s3://runs/movies/runs/{self.uid}/attempts/{attempt}/model/",
+                "artifactsURI": f"{self.read()['spec']['output']['uri']}/runs/{self.uid}/attempts/{attempt}/model/",
                 "step": 250,
                 "metrics": {
                     "base": [{"name": "accuracy", "value": "0.497", "split": "test"}],
