@@ -1,7 +1,9 @@
 """Every example as a user applies it: on a real node, from the real images, with the figures its README promises."""
 
+import ast
 import json
 import math
+import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -131,7 +133,9 @@ def test_the_published_adapter_gives_the_recorded_logits_in_plain_transformers_a
     product.download("s3://models/minilm/", base)
     product.download(artifacts.uri, adapter)
     recorded = json.loads(product.read(f"{artifacts.uri.rstrip('/').rsplit('/', 1)[0]}/evaluation.json"))
-    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["classifier", ".*pooler"])
+    said = re.search(r"llm_int8_skip_modules=(\[.*?\])", (adapter / "README.md").read_text())
+    assert said is not None, "the model card says which layers are not quantized"
+    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=ast.literal_eval(said[1]))
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=2, quantization_config=quantization, dtype=torch.float32
     )
