@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from manifests import Manifest, make_manifest
+from manifests import make_manifest
 
-from finetune_api import group, run
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, find_condition, is_true
 from finetune_demo import runs
 from finetune_devcluster.api_client import Kind
@@ -17,43 +16,8 @@ NAMESPACE = "hanging"
 DEADLINE_SECONDS = 90.0
 """The kubelet tries for some seconds before it tells; then the run has to say it within a minute."""
 
-_ADMISSION = "admissionregistration.k8s.io/v1"
-_INJECTED = f"""Object{{spec: Object.spec{{
-  volumes: [Object.spec.volumes{{
-    name: "injected", configMap: Object.spec.volumes.configMap{{name: "no-such-config"}}}}],
-  containers: [Object.spec.containers{{
-    name: "{run.CONTAINER_NAME}",
-    volumeMounts: [Object.spec.containers.volumeMounts{{name: "injected", mountPath: "/injected"}}]}}]}}}}"""
-
-
-def _build_injection() -> list[Manifest]:
-    """Build what adds a volume to the pods of one run, as the webhooks of service meshes and secret stores do."""
-    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    policy = {
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "matchConstraints": {
-            "resourceRules": [rule],
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
-            "objectSelector": {"matchLabels": {group.LABEL_JOB: "no-volume"}},
-        },
-        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": _INJECTED}}],
-    }
-    metadata = {"name": "inject-a-volume"}
-    return [
-        {"apiVersion": _ADMISSION, "kind": "MutatingAdmissionPolicy", "metadata": metadata, "spec": policy},
-        {
-            "apiVersion": _ADMISSION,
-            "kind": "MutatingAdmissionPolicyBinding",
-            "metadata": metadata,
-            "spec": {"policyName": "inject-a-volume"},
-        },
-    ]
-
-
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no-runtime": ({"spec__placement": {"runtimeClassName": "no-such-runtime"}}, "no-such-handler"),
-    "no-volume": ({}, "no-such-config"),
 }
 """Edits of a job by its name, and what the message must name."""
 
@@ -69,7 +33,6 @@ def statuses(product: Any) -> Iterator[dict[str, FineTuneJobStatus]]:
             "metadata": {"name": "no-such-runtime"},
             "handler": "no-such-handler",
         },
-        *_build_injection(),
     ]
     for manifest in made:
         product.apply(manifest)
