@@ -117,7 +117,7 @@ def load_subject(folder: Path, method: str, quantization: str, device: torch.dev
         arms.build_spec(BATCH).model_dump(by_alias=True)
         | {"method": {"kind": method, "quantization": quantization, "lora": {"rank": 16, "dropout": "0"}}}
     )
-    task = tasks.find_rows(spec.task)
+    task = tasks.find_preparation(spec.task)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.BFLOAT16, device=device)
     loaded.model.config.use_cache = False
     subject = methods.apply_method(loaded, spec, task)

@@ -54,7 +54,7 @@ def load_subject(folder: Path, quantization: str) -> Any:
         arms.build_spec(BATCH).model_dump(by_alias=True)
         | {"method": {"kind": "LoRA", "quantization": quantization, "lora": {"rank": 16, "dropout": "0"}}}
     )
-    task = tasks.find_rows(spec.task)
+    task = tasks.find_preparation(spec.task)
     device = torch.device("cpu")
     torch.manual_seed(arms.SEED)
     loaded = load.load_base(folder, spec, task=task, labels=[], precision=Precision.FLOAT32, device=device)

@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
         (ROOT / path).write_text(text, encoding="utf-8")
         sys.stdout.write(f"wrote {path}\n")
     sys.stdout.write(
-        f"now: give Task.{task.name} its entry in api/finetune_api/tasks.py, run `make crd`, change rows.py and head.py"
-        " into the task, and add it to the examples\n"
+        f"now: give Task.{task.name} its entry in api/finetune_api/tasks.py, run `make crd`, change prepare.py and"
+        " train.py into the task, and add it to the examples\n"
     )
     return 0
 

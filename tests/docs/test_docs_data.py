@@ -35,7 +35,7 @@ def test_a_file_of_the_page_is_read_whole(task: str, suffix: str, content: str, 
     path = tmp_path / f"rows{suffix}"
     path.write_text(content, encoding="utf-8")
     findings = Findings()
-    rows = tasks.find_rows(Task(task))
+    rows = tasks.find_preparation(Task(task))
     samples, source = sources.open_source("train", [LocalFile(path, path.name)], rows, {}, findings)
     assert len(list(samples)) == 2
     assert (findings.kept, findings.notes, list(source.unused)) == ([], [], [])
@@ -52,7 +52,7 @@ def test_every_task_has_its_section_and_its_files() -> None:
 def test_the_names_of_columns_are_those_that_are_recognised() -> None:
     for task in TASKS:
         section = PAGE.split(f"## {task}\n")[1].split("\n## ")[0]
-        known = [names for shape in tasks.find_rows(task).SHAPES for names in shape.required.values()]
+        known = [names for shape in tasks.find_preparation(task).SHAPES for names in shape.required.values()]
         unnamed = {name for names in known for name in names if not re.search(rf"\b{name}\b", section)}
         assert unnamed <= {"question1", "query", "text_a"}, unnamed
 

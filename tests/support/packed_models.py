@@ -13,7 +13,7 @@ from finetune_trainer.losses import tokens as token_loss
 from finetune_trainer.losses.parts import LossParts
 from finetune_trainer.tasks import TaskHead
 from finetune_trainer.tasks.next_tokens import NextTokensHead
-from finetune_trainer.tasks.sequence_classification.head import SequenceClassificationHead
+from finetune_trainer.tasks.sequence_classification.train import SequenceClassificationHead
 
 LENGTHS = (5, 17, 1, 9, 30)
 VOCABULARY = 120

@@ -32,7 +32,7 @@ from finetune_api.tasks import TASKS
 from finetune_trainer import tasks
 from finetune_trainer.model import files as model_files
 from finetune_trainer.storage import open_store
-from finetune_trainer.tasks import TaskRows
+from finetune_trainer.tasks import TaskPreparation
 
 BUCKET = "runs"
 GGUF_FILE = "tiny.gguf"
@@ -139,7 +139,7 @@ class RunBench:
             files.append(
                 FileEntry(path=f"{split}.parquet", size=len(content), sha256=hashlib.sha256(content).hexdigest())
             )
-        task_rows = tasks.find_rows(config.spec.task)
+        task_rows = tasks.find_preparation(config.spec.task)
         manifest = PreparedManifest(
             uid=config.job.uid,
             attempt=1,
@@ -174,7 +174,7 @@ class RunBench:
             prepared={"attempt": 1, "sha256": hashlib.sha256(content).hexdigest()},
         )
 
-    def _decide_packing(self, model: str, task: TaskRows) -> str:
+    def _decide_packing(self, model: str, task: TaskPreparation) -> str:
         plain = "decoder" if model == "gguf" else model
         facts = json.loads((self.get_model_folder(plain) / "config.json").read_text())
         return "true" if task.is_packable(facts["model_type"]) else "false"

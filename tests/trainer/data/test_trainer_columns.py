@@ -9,9 +9,9 @@ from finetune_trainer.data import columns, values
 from finetune_trainer.data.columns import Shape
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
-from finetune_trainer.tasks.causal_lm import rows as causal_lm
-from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
-from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
+from finetune_trainer.tasks.causal_lm import prepare as causal_lm
+from finetune_trainer.tasks.instruction_tuning import prepare as instruction_tuning
+from finetune_trainer.tasks.sequence_classification import prepare as sequence_classification
 
 CLASSIFY, CAUSAL, INSTRUCT = sequence_classification.SHAPES, causal_lm.SHAPES, instruction_tuning.SHAPES
 

@@ -82,7 +82,7 @@ _KEYS = sorted(
     {
         name
         for task in TASKS
-        for shape in tasks.find_rows(task).SHAPES
+        for shape in tasks.find_preparation(task).SHAPES
         for names in (*shape.required.values(), *shape.optional.values())
         for name in names
     }
@@ -103,7 +103,7 @@ def test_columns_and_rows_end_with_samples_or_a_data_error(
     findings = Findings()
     try:
         samples, _ = sources.open_source(
-            "train", [LocalFile(path, path.name)], tasks.find_rows(task), columns, findings
+            "train", [LocalFile(path, path.name)], tasks.find_preparation(task), columns, findings
         )
         for sample in samples:
             assert all(part.text.strip() for part in sample.parts)

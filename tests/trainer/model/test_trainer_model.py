@@ -18,11 +18,11 @@ from finetune_trainer.model import load as model
 from finetune_trainer.model import save
 from finetune_trainer.model.load import LoadedModel
 from finetune_trainer.model.method import apply_method, count_trainable
-from finetune_trainer.tasks import TaskRows
+from finetune_trainer.tasks import TaskPreparation
 
 CPU = torch.device("cpu")
-CLASSIFIER = tasks.find_rows(Task.SEQUENCE_CLASSIFICATION)
-LANGUAGE = tasks.find_rows(Task.CAUSAL_LM)
+CLASSIFIER = tasks.find_preparation(Task.SEQUENCE_CLASSIFICATION)
+LANGUAGE = tasks.find_preparation(Task.CAUSAL_LM)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def build_spec(**method: Any) -> FineTuneJobSpec:
     return build_config("CausalLM", "decoder", {}, {"method": method}).spec
 
 
-def load(folder: Path, spec: FineTuneJobSpec, task: TaskRows, precision: str = "Float32") -> LoadedModel:
+def load(folder: Path, spec: FineTuneJobSpec, task: TaskPreparation, precision: str = "Float32") -> LoadedModel:
     labels = ["a", "b", "c"] if task.HAS_OWN_HEAD else []
     return model.load_base(folder, spec, task=task, labels=labels, precision=Precision(precision), device=CPU)
 
@@ -128,7 +128,7 @@ DTYPES = [
 def test_trained_base_weights_stay_in_float32(
     folder: Path,
     *,
-    task: TaskRows,
+    task: TaskPreparation,
     method: dict[str, Any],
     precision: str,
     want_dtype: str,

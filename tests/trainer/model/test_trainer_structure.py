@@ -50,7 +50,7 @@ def save(config: Any, folder: Path, *, is_whole: bool = False, is_language: bool
 
 
 def inspect(folder: Path, task: Task = Task.SEQUENCE_CLASSIFICATION) -> ModelStructure:
-    return inspect_structure(folder, None, SOURCE, tasks.find_rows(task))
+    return inspect_structure(folder, None, SOURCE, tasks.find_preparation(task))
 
 
 def make_spec(**changes: Any) -> FineTuneJobSpec:

@@ -9,11 +9,11 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Task
 from finetune_trainer import tasks
 from finetune_trainer.model.facts import ModelFacts
 from finetune_trainer.planning import memory, plan
-from finetune_trainer.tasks import TaskRows
+from finetune_trainer.tasks import TaskPreparation
 
 GIB = 2**30
-LANGUAGE = tasks.find_rows(Task.CAUSAL_LM)
-CLASSIFIER = tasks.find_rows(Task.SEQUENCE_CLASSIFICATION)
+LANGUAGE = tasks.find_preparation(Task.CAUSAL_LM)
+CLASSIFIER = tasks.find_preparation(Task.SEQUENCE_CLASSIFICATION)
 
 
 def make_llama_8b() -> ModelFacts:
@@ -122,7 +122,9 @@ LOGITS = [
 
 
 @pytest.mark.parametrize(("architecture", "task", "resources", "want"), LOGITS)
-def test_logits_of_a_micro_batch(architecture: str, task: TaskRows, resources: dict[str, Any], want: int) -> None:
+def test_logits_of_a_micro_batch(
+    architecture: str, task: TaskPreparation, resources: dict[str, Any], want: int
+) -> None:
     facts = dataclasses.replace(make_llama_8b(), model_type=architecture)
     found = memory.predict_peak(facts, make_spec(resources=resources), task, 8192)
     assert found.outputs == want

@@ -12,7 +12,7 @@ from test_task_protocol import list_members
 
 from finetune_api.kinds.finetunejob.spec import Task
 from finetune_trainer import tasks
-from finetune_trainer.tasks import TaskRows
+from finetune_trainer.tasks import TaskPreparation
 
 ROOT = Path(__file__).parents[3]
 NEW = Task.TOKEN_CLASSIFICATION
@@ -44,15 +44,15 @@ def test_a_new_task_has_a_folder_and_a_test(script: Any) -> None:
     assert sorted(map(str, script.render_files(NEW))) == [
         "tests/trainer/tasks/test_task_token_classification.py",
         "trainer/finetune_trainer/tasks/token_classification/__init__.py",
-        "trainer/finetune_trainer/tasks/token_classification/head.py",
-        "trainer/finetune_trainer/tasks/token_classification/rows.py",
+        "trainer/finetune_trainer/tasks/token_classification/prepare.py",
+        "trainer/finetune_trainer/tasks/token_classification/train.py",
     ]
 
 
 def test_a_new_task_keeps_the_protocol(written: Path) -> None:
-    rows = tasks.find_rows(NEW)
-    assert Path(str(rows.__dict__["__file__"])).is_relative_to(written)
-    assert [name for name in list_members(TaskRows) if not hasattr(rows, name)] == []
+    preparation = tasks.find_preparation(NEW)
+    assert Path(str(preparation.__dict__["__file__"])).is_relative_to(written)
+    assert [name for name in list_members(TaskPreparation) if not hasattr(preparation, name)] == []
 
 
 def test_the_tests_of_a_new_task_pass(written: Path) -> None:

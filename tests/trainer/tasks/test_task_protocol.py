@@ -13,7 +13,7 @@ from finetune_api.kinds.finetunejob.spec import MethodKind, Task
 from finetune_api.tasks import TASKS
 from finetune_trainer import tasks
 from finetune_trainer.losses.parts import LossParts
-from finetune_trainer.tasks import TaskHead, TaskRows
+from finetune_trainer.tasks import TaskHead, TaskPreparation
 
 ROOT = Path(__file__).parents[3]
 TRAINER = ROOT / "trainer" / "finetune_trainer"
@@ -31,14 +31,14 @@ def build_head(task: Task) -> TaskHead:
 
 
 def test_every_task_of_the_api_is_a_folder_and_no_other_is() -> None:
-    assert {path.parent.name for path in (TRAINER / "tasks").glob("*/rows.py")} == FOLDERS
-    assert {path.parent.name for path in (TRAINER / "tasks").glob("*/head.py")} == FOLDERS
+    assert {path.parent.name for path in (TRAINER / "tasks").glob("*/prepare.py")} == FOLDERS
+    assert {path.parent.name for path in (TRAINER / "tasks").glob("*/train.py")} == FOLDERS
     assert len(FOLDERS) >= 3
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_has_all_that_the_protocol_asks_for_with_the_same_arguments(task: Task) -> None:
-    for protocol, found in ((TaskRows, tasks.find_rows(task)), (TaskHead, build_head(task))):
+    for protocol, found in ((TaskPreparation, tasks.find_preparation(task)), (TaskHead, build_head(task))):
         for name, wanted in list_members(protocol).items():
             assert hasattr(found, name), name
             if wanted is not None:
@@ -48,7 +48,7 @@ def test_a_task_has_all_that_the_protocol_asks_for_with_the_same_arguments(task:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_reads_the_roles_and_measures_the_metrics_of_its_facts(task: Task) -> None:
-    roles = {role for shape in tasks.find_rows(task).SHAPES for role in shape.roles}
+    roles = {role for shape in tasks.find_preparation(task).SHAPES for role in shape.roles}
     scores = build_head(task).build_scores()
     right = torch.tensor([0, 1])
     scores.update(LossParts(torch.tensor(2.0), 2, torch.tensor(2), right, right))

@@ -16,9 +16,9 @@ from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import Record
 from finetune_trainer.data.samples import IGNORED, Part, Remark, Sample, TokenizedRow
 from finetune_trainer.model import chat_template
-from finetune_trainer.tasks.causal_lm import rows as causal_lm
-from finetune_trainer.tasks.instruction_tuning import rows as instruction_tuning
-from finetune_trainer.tasks.sequence_classification import rows as sequence_classification
+from finetune_trainer.tasks.causal_lm import prepare as causal_lm
+from finetune_trainer.tasks.instruction_tuning import prepare as instruction_tuning
+from finetune_trainer.tasks.sequence_classification import prepare as sequence_classification
 
 MESSAGES = {"messages": "messages"}
 PROMPT = {"prompt": "prompt", "completion": "completion"}
@@ -92,7 +92,7 @@ BAD_ROWS = [
 
 @pytest.mark.parametrize(("task", "columns", "values", "want"), BAD_ROWS)
 def test_everything_wrong_with_a_row_is_found(
-    task: tasks.TaskRows, columns: dict[str, str], values: dict[str, object], want: list[str]
+    task: tasks.TaskPreparation, columns: dict[str, str], values: dict[str, object], want: list[str]
 ) -> None:
     findings = Findings()
     assert task.parse_sample(4, Record("t.jsonl line 5", values), columns, findings) is None

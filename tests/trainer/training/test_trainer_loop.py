@@ -91,7 +91,7 @@ def test_at_least_one_step_has_its_learning_rate(tmp_path: Path, fraction: str, 
 
 def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder: Path) -> None:
     config = training_runs.build_config("CausalLM", "decoder", {}, {"method": {"kind": "LoRA", "quantization": "NF4"}})
-    task, head = tasks.find_rows(config.spec.task), NextTokensHead()
+    task, head = tasks.find_preparation(config.spec.task), NextTokensHead()
     device = torch.device("cpu")
     torch.manual_seed(0)
     loaded = load.load_base(

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from finetune_trainer.batches.collate import Padding
-from finetune_trainer.tasks.sequence_classification.head import SequenceClassificationHead
+from finetune_trainer.tasks.sequence_classification.train import SequenceClassificationHead
 from finetune_trainer.training import ranks
 
 HEAD = SequenceClassificationHead(["a", "b"])

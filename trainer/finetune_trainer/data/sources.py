@@ -16,7 +16,7 @@ from finetune_trainer.data.samples import Sample
 from finetune_trainer.storage import RemoteFile
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskRows
+    from finetune_trainer.tasks import TaskPreparation
 
 MAX_ROWS = 5_000_000
 """Most rows of one split (a choice): each is remembered with about 50 bytes, 250 MB in all."""
@@ -43,7 +43,7 @@ class Source:
 
     split: str
     files: Sequence[LocalFile]
-    task: "TaskRows"
+    task: "TaskPreparation"
     columns: Mapping[str, str]
     unused: Sequence[str]
     """Columns with texts that no role takes."""
@@ -101,7 +101,7 @@ def _is_hidden(file: RemoteFile, uri: str) -> bool:
 def open_source(
     split: str,
     files: Sequence[LocalFile],
-    task: "TaskRows",
+    task: "TaskPreparation",
     chosen: Mapping[str, str],
     findings: Findings,
     *,
@@ -145,7 +145,7 @@ def open_source(
 def _find_columns(
     found: Sequence[str],
     chosen: Mapping[str, str],
-    task: "TaskRows",
+    task: "TaskPreparation",
     source: str,
     rows: Sequence[Mapping[str, object]],
 ) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _watch_columns(
     chosen: Mapping[str, str],
     columns: Mapping[str, str],
     *,
-    task: "TaskRows",
+    task: "TaskPreparation",
     findings: Findings,
 ) -> Iterator[Record]:
     """Pass rows on; note a column that would have had a role, had the first rows had it: it must not be lost."""
@@ -187,7 +187,7 @@ def _watch_columns(
 
 
 def _parse_samples(
-    rows: Iterable[Record], task: "TaskRows", columns: Mapping[str, str], findings: Findings
+    rows: Iterable[Record], task: "TaskPreparation", columns: Mapping[str, str], findings: Findings
 ) -> Iterator[Sample]:
     for row, record in enumerate(rows):
         sample = task.parse_sample(row, record, columns, findings)

@@ -23,7 +23,7 @@ from finetune_trainer.data.samples import Sample
 from finetune_trainer.data.sources import LocalFile, Source
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskRows
+    from finetune_trainer.tasks import TaskPreparation
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Splits:
             yield artifacts.SPLITS[index], sample
 
 
-def read_splits(spec: FineTuneJobSpec, task: "TaskRows", files: Mapping[str, Sequence[LocalFile]]) -> Splits:
+def read_splits(spec: FineTuneJobSpec, task: "TaskPreparation", files: Mapping[str, Sequence[LocalFile]]) -> Splits:
     """Read and check all rows, and hold out what has no file of its own.
 
     Args:

@@ -20,7 +20,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Pre
 from finetune_trainer.model.structure import ModelStructure, inspect_structure
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskRows
+    from finetune_trainer.tasks import TaskPreparation
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def decide_precision(wanted: Precision, device: torch.device) -> Precision:
     return wanted
 
 
-def is_autocast(spec: FineTuneJobSpec, precision: Precision, task: "TaskRows") -> bool:
+def is_autocast(spec: FineTuneJobSpec, precision: Precision, task: "TaskPreparation") -> bool:
     """Tell whether trained weights stay in float32 while the model computes in bfloat16.
 
     Trained base weights do: the small steps of fine-tuning would be lost in bfloat16's 8 bits. A frozen base is itself
@@ -73,7 +73,7 @@ def load_base(
     folder: Path,
     spec: FineTuneJobSpec,
     *,
-    task: "TaskRows",
+    task: "TaskPreparation",
     labels: Sequence[str],
     precision: Precision,
     device: torch.device,

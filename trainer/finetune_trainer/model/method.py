@@ -12,14 +12,14 @@ from finetune_trainer.model import fit
 from finetune_trainer.model.load import LoadedModel
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskRows
+    from finetune_trainer.tasks import TaskPreparation
 
 
 _ADDED_BY_PEFT = ("classifier", "score")
 """Heads that PEFT trains beside a classifier's adapter by itself."""
 
 
-def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, task: "TaskRows") -> Any:
+def apply_method(loaded: LoadedModel, spec: FineTuneJobSpec, task: "TaskPreparation") -> Any:
     """Freeze what the method leaves alone and add adapters.
 
     Returns:
@@ -57,7 +57,7 @@ def _freeze_body(model: Any, heads: Sequence[str]) -> None:
         module.requires_grad_(True)
 
 
-def _add_adapter(loaded: LoadedModel, heads: Sequence[str], spec: FineTuneJobSpec, task: "TaskRows") -> Any:
+def _add_adapter(loaded: LoadedModel, heads: Sequence[str], spec: FineTuneJobSpec, task: "TaskPreparation") -> Any:
     import peft
 
     model = loaded.model

@@ -19,7 +19,7 @@ from finetune_api.errors import ModelError
 from finetune_api.kinds.finetunejob.spec import ModelSource
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskRows
+    from finetune_trainer.tasks import TaskPreparation
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,9 @@ class ModelStructure:
         return bool(self.heads) and not any(_is_within(name, self.heads) for name in self.new_modules)
 
 
-def inspect_structure(folder: Path, gguf_file: str | None, source: ModelSource, task: "TaskRows") -> ModelStructure:
+def inspect_structure(
+    folder: Path, gguf_file: str | None, source: ModelSource, task: "TaskPreparation"
+) -> ModelStructure:
     """Build the model without its weights and look at it.
 
     Args:
@@ -123,7 +125,7 @@ def inspect_structure(folder: Path, gguf_file: str | None, source: ModelSource, 
 
 
 def _build_on_meta(
-    folder: Path, gguf_file: str | None, source: ModelSource, task: "TaskRows"
+    folder: Path, gguf_file: str | None, source: ModelSource, task: "TaskPreparation"
 ) -> tuple[Any, list[str], list[str]]:
     """Return the model, the names that the checkpoint lacks, and those that the model has no place for."""
     import torch
@@ -183,7 +185,7 @@ def check_all_taken(model: Any, unexpected: Iterable[str], source: ModelSource) 
         )
 
 
-def find_new_modules(model: Any, missing: Sequence[str], task: "TaskRows", source: ModelSource) -> list[str]:
+def find_new_modules(model: Any, missing: Sequence[str], task: "TaskPreparation", source: ModelSource) -> list[str]:
     """Name the modules the checkpoint had no weights for: the head, perhaps a pooler.
 
     Raises:

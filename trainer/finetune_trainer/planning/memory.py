@@ -13,7 +13,7 @@ from finetune_trainer.model import architectures, fit
 from finetune_trainer.model.facts import ModelFacts
 
 if TYPE_CHECKING:
-    from finetune_trainer.tasks import TaskRows
+    from finetune_trainer.tasks import TaskPreparation
 
 _FLOAT32_BYTES = 4
 _BFLOAT16_BYTES = 2
@@ -89,7 +89,7 @@ def predict_logit_bytes(facts: ModelFacts, tokens: int, width: int, device: str)
     return min(logits, _CHUNK_COPIES * HEAD_CHUNK_BYTES[device]) if is_plain else logits
 
 
-def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskRows", tokens: int) -> Prediction:
+def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskPreparation", tokens: int) -> Prediction:
     """Predict the memory of the train stage per rank.
 
     Args:
@@ -125,7 +125,7 @@ def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskRows", tok
 
 
 def plan_micro_batch(
-    facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskRows", longest: int, memory_bytes: int | None
+    facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskPreparation", longest: int, memory_bytes: int | None
 ) -> tuple[int, Prediction]:
     """Choose the tokens of a micro-batch: as many as help and fit into the memory, the longest row at least.
 

@@ -37,7 +37,7 @@ class CardFacts:
 def build_card(config: RunConfig, facts: CardFacts) -> str:
     """Render the model card."""
     spec, report, data = config.spec, facts.report, facts.prepared.data
-    task = tasks.find_rows(spec.task)
+    task = tasks.find_preparation(spec.task)
     is_adapter = spec.method.kind == MethodKind.LORA
     front_matter = {
         "base_model": spec.model.uri,

@@ -55,7 +55,7 @@ def inspect_behind(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -
 
 def _inspect(task: Task, source: ModelSource, folder: Path, gguf_file: str | None) -> ModelStructure:
     if sys.modules.get("torch") is not None:
-        return structure.inspect_structure(folder, gguf_file, source, tasks.find_rows(task))
+        return structure.inspect_structure(folder, gguf_file, source, tasks.find_preparation(task))
     question = {"task": task, "source": source.model_dump(), "folder": str(folder), "gguf_file": gguf_file}
     # What the parent has learned of torch's absence isn't for the child.
     environment = {name: value for name, value in os.environ.items() if name != "TRANSFORMERS_NO_ADVISORY_WARNINGS"}
@@ -97,7 +97,7 @@ def main(question: str) -> None:
                 Path(asked["folder"]),
                 asked["gguf_file"],
                 ModelSource.model_validate(asked["source"]),
-                tasks.find_rows(Task(asked["task"])),
+                tasks.find_preparation(Task(asked["task"])),
             )
             answer: dict[str, object] = {"structure": dataclasses.asdict(found)}
         except ModelError as error:

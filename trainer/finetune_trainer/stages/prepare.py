@@ -41,7 +41,7 @@ from finetune_trainer.planning import memory, plan
 from finetune_trainer.stages import preflight, probe
 from finetune_trainer.stages.probe import Listing
 from finetune_trainer.storage import Store
-from finetune_trainer.tasks import TaskRows
+from finetune_trainer.tasks import TaskPreparation
 from finetune_trainer.telemetry import prometheus
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def prepare_rows(
     folder: Path,
 ) -> Prepared:
     """Read, check and tokenize the rows, decide what the spec left open, and write the report."""
-    task = tasks.find_rows(spec.task)
+    task = tasks.find_preparation(spec.task)
     splits = splits_of_rows.read_splits(spec, task, files)
     warnings = [*earlier, *fit.describe_left_out(model.structure, spec)]
     if splits.labels:
@@ -261,7 +261,7 @@ class _Choice:
 
 
 def _choose(
-    spec: FineTuneJobSpec, task: TaskRows, model: Model, splits: Splits, counts: Mapping[str, TokenCounts]
+    spec: FineTuneJobSpec, task: TaskPreparation, model: Model, splits: Splits, counts: Mapping[str, TokenCounts]
 ) -> _Choice:
     """Decide what the spec left open, and how much memory that will take."""
     facts, num_quantized = model.facts, len(model.structure.quantized)

@@ -1,7 +1,7 @@
 """What a task is: everything the stages ask of one, on this page, in the order in which a row meets it.
 
-A task is a folder of its own with two modules. `rows` is what the prepare stage asks, and must not bring torch; `head`
-is what the train stage asks, and is imported late. Between them a row becomes a sample, tokens, a batch, a loss, a
+A task is a folder of its own with two modules, named after the stages that ask them. `prepare` must not bring torch;
+`train` builds the task's head, and is imported late. Between them a row becomes a sample, tokens, a batch, a loss, a
 metric and an answer in the published report. What only names and defaults need (roles, metrics, learning rates) is the
 task's entry in `finetune_api.tasks`.
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from finetune_trainer.evaluation.report import Answer
     from finetune_trainer.losses.parts import LossParts
 
-__all__ = ["TaskHead", "TaskRows", "build_head", "find_fitting_tasks", "find_rows"]
+__all__ = ["TaskHead", "TaskPreparation", "build_head", "find_fitting_tasks", "find_preparation"]
 
 
-class TaskRows(Protocol):
-    """The module `rows` of a task: from rows to tokens, and what can be said of its model without loading it."""
+class TaskPreparation(Protocol):
+    """The module `prepare` of a task: from rows to tokens, and what can be said of its model without loading it."""
 
     SHAPES: tuple[Shape, ...]
     """Row → sample: the ways rows may look, the preferred one first."""
@@ -98,7 +98,7 @@ class TaskRows(Protocol):
 
 
 class TaskHead(Protocol):
-    """What the module `head` of a task builds: from tokenized rows to losses, metrics and answers."""
+    """What the module `train` of a task builds: from tokenized rows to losses, metrics and answers."""
 
     def collate(self, rows: Sequence[Mapping[str, Any]], padding: "Padding", *, is_packed: bool) -> "Batch":
         """Tokens → batch: make one micro-batch, packed or padded.
@@ -126,10 +126,10 @@ class TaskHead(Protocol):
         """Return what the published report says of one row, computed as somebody with the published model would."""
 
 
-def find_rows(task: Task) -> TaskRows:
-    """Return the module `rows` of a task; `finetune_api.validation` lets only those pass that have one."""
-    rows: TaskRows = importlib.import_module(f"{__name__}.{task.name.lower()}").ROWS
-    return rows
+def find_preparation(task: Task) -> TaskPreparation:
+    """Return the module `prepare` of a task; `finetune_api.validation` lets only those pass that have one."""
+    preparation: TaskPreparation = importlib.import_module(f"{__name__}.{task.name.lower()}").PREPARATION
+    return preparation
 
 
 def build_head(spec: FineTuneJobSpec, labels: Sequence[str]) -> TaskHead:
@@ -145,4 +145,4 @@ def build_head(spec: FineTuneJobSpec, labels: Sequence[str]) -> TaskHead:
 
 def find_fitting_tasks(facts: ModelFacts) -> list[Task]:
     """Return the tasks an architecture can be trained for."""
-    return [task for task in TASKS if find_rows(task).fits_model(facts)]
+    return [task for task in TASKS if find_preparation(task).fits_model(facts)]

@@ -40,7 +40,7 @@ from finetune_trainer.planning import memory, plan
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.publishing import card
 from finetune_trainer.publishing.card import CardFacts
-from finetune_trainer.tasks import TaskHead, TaskRows
+from finetune_trainer.tasks import TaskHead, TaskPreparation
 from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import ranks
@@ -74,7 +74,7 @@ class _Setup:
     chosen: Plan
     device: torch.device
     precision: Precision
-    task: TaskRows
+    task: TaskPreparation
     head: TaskHead
     splits: dict[str, Rows]
     evaluated_split: str
@@ -183,7 +183,7 @@ def _quieten_libraries() -> None:
 def _set_up(config: RunConfig, inputs: "Inputs", scratch: Path) -> _Setup:
     device = _find_device(config.spec)
     chosen = plan.parse_plan(inputs.prepared.resolved)
-    task = tasks.find_rows(config.spec.task)
+    task = tasks.find_preparation(config.spec.task)
     splits = {name: dataset.load_rows(inputs.data / f"{name}.parquet", task.TOKENS) for name in artifacts.SPLITS}
     return _Setup(
         config=config,
@@ -207,11 +207,11 @@ def _fit_to_device(
     if device.type == "cpu":
         return chosen
     facts = base_model.load_facts(inputs.base, None, spec.model)
-    structure = inspect_structure(inputs.base, None, spec.model, tasks.find_rows(spec.task))
+    structure = inspect_structure(inputs.base, None, spec.model, tasks.find_preparation(spec.task))
     facts = dataclasses.replace(facts, linear_shapes=structure.linear)
     longest = max(max(split.lengths, default=0) for split in splits.values())
     available = torch.cuda.get_device_properties(device).total_memory
-    tokens, _ = memory.plan_micro_batch(facts, spec, tasks.find_rows(spec.task), longest, available)
+    tokens, _ = memory.plan_micro_batch(facts, spec, tasks.find_preparation(spec.task), longest, available)
     return dataclasses.replace(chosen, micro_batch_tokens=tokens)
 
 

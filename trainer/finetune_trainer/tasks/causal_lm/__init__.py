@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_trainer.tasks import TaskHead, TaskRows
-from finetune_trainer.tasks.causal_lm import rows
+from finetune_trainer.tasks import TaskHead, TaskPreparation
+from finetune_trainer.tasks.causal_lm import prepare
 
-ROWS: TaskRows = rows
+PREPARATION: TaskPreparation = prepare
 
 
 def build_head(spec: FineTuneJobSpec, labels: Sequence[str]) -> TaskHead:
     """Build the part that needs torch."""
-    from finetune_trainer.tasks.causal_lm import head
+    from finetune_trainer.tasks.causal_lm import train
 
-    return head.build(spec, labels)
+    return train.build(spec, labels)

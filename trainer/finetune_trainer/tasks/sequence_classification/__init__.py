@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_trainer.tasks import TaskHead, TaskRows
-from finetune_trainer.tasks.sequence_classification import rows
+from finetune_trainer.tasks import TaskHead, TaskPreparation
+from finetune_trainer.tasks.sequence_classification import prepare
 
-ROWS: TaskRows = rows
+PREPARATION: TaskPreparation = prepare
 
 
 def build_head(spec: FineTuneJobSpec, labels: Sequence[str]) -> TaskHead:
     """Build the part that needs torch."""
-    from finetune_trainer.tasks.sequence_classification import head
+    from finetune_trainer.tasks.sequence_classification import train
 
-    return head.build(spec, labels)
+    return train.build(spec, labels)
