@@ -20,7 +20,7 @@ import torch
 from recording import Result, record
 from torch.nn import functional
 
-from finetune_trainer.losses import cross_entropy
+from finetune_trainer.losses import chunked_lm_head
 
 TARGETS, HIDDEN, VOCABULARY = 2048, 256, 128_256
 ROUNDS = 3
@@ -44,7 +44,7 @@ def compute(way: str, inputs: Any, *, smoothing: float = 0.0, is_weighted: bool 
     """Compute the mean loss one way."""
     states, head, targets, weights = inputs
     if way == "ours":
-        found = cross_entropy.compute_head_loss(
+        found = chunked_lm_head.compute_head_loss(
             states, head, targets, label_smoothing=smoothing, target_weights=weights if is_weighted else None
         )
         return found.total / TARGETS

@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from finetune_trainer.batches import collate
-from finetune_trainer.losses import rows as row_loss
-from finetune_trainer.losses import tokens as token_loss
+from finetune_trainer.losses import per_row as row_loss
+from finetune_trainer.losses import per_token as token_loss
 from finetune_trainer.losses.parts import LossParts
 from finetune_trainer.tasks import TaskHead
 from finetune_trainer.tasks.next_tokens import NextTokensHead

@@ -16,7 +16,7 @@ from finetune_api.errors import Diverged
 from finetune_api.tasks import TASKS
 from finetune_trainer.batches import dataset
 from finetune_trainer.evaluation import metrics
-from finetune_trainer.losses import tokens as loss
+from finetune_trainer.losses import per_token as loss
 from finetune_trainer.losses.parts import LossParts
 
 

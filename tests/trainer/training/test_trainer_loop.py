@@ -20,7 +20,7 @@ from finetune_trainer import signals, tasks
 from finetune_trainer.batches import dataset
 from finetune_trainer.batches.collate import Padding
 from finetune_trainer.checkpoints.best import BestWeights
-from finetune_trainer.losses import tokens
+from finetune_trainer.losses import per_token
 from finetune_trainer.model import load, method
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.tasks.next_tokens import NextTokensHead
@@ -131,7 +131,7 @@ def test_a_model_whose_pad_token_is_its_stop_token_learns_to_stop(folder: Path) 
     labels, optimizer = batch.pop("labels"), torch.optim.AdamW(tuned.parameters(), 1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        tokens.compute_token_loss(tuned(**batch).logits, labels).total.backward()
+        per_token.compute_token_loss(tuned(**batch).logits, labels).total.backward()
         optimizer.step()
 
     answer = tuned.eval().generate(torch.tensor([[10, 20]]), max_new_tokens=8, do_sample=False, pad_token_id=stop)

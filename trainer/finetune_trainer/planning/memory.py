@@ -33,7 +33,7 @@ _LOGIT_BYTES = {_BFLOAT16_BYTES: 10, _FLOAT32_BYTES: 20}
 """Per logit, by the width of the model's output: the output, the part with labels as float32, its softmax, and the
 gradients of both where they are not computed in place."""
 _CHUNK_COPIES = 3
-"""Where logits are never there whole (`cross_entropy`): the product, its float32 copy and the gradient of one chunk."""
+"""Where logits are never there whole (`losses.chunked_lm_head`): product, float32 copy and gradient of one chunk."""
 _USABLE_SHARE = 0.9
 """Part of the memory a training may plan with (a choice): what goes over it ends the run."""
 MOST_TOKENS = {"cpu": 2048, "cuda": 16_384}

@@ -13,7 +13,7 @@ from finetune_trainer.batches.collate import Batch, Padding
 from finetune_trainer.evaluation import evaluator
 from finetune_trainer.evaluation.metrics import TokenScores
 from finetune_trainer.evaluation.report import Answer
-from finetune_trainer.losses import tokens
+from finetune_trainer.losses import per_token
 from finetune_trainer.losses.parts import LossParts
 
 _TOP_TOKENS = 5
@@ -35,7 +35,7 @@ class NextTokensHead:
 
     def compute_loss(self, model: Any, batch: Batch, *, is_autocast: bool) -> LossParts:
         """Run the model on one micro-batch, without ever having its logits where its head allows that."""
-        return tokens.compute_model_loss(model, batch, is_autocast=is_autocast)
+        return per_token.compute_model_loss(model, batch, is_autocast=is_autocast)
 
     def build_scores(self) -> TokenScores:
         """Return what gathers loss, perplexity and accuracy."""
@@ -44,7 +44,7 @@ class NextTokensHead:
     def build_answer(self, model: Any, batch: Batch, *, is_autocast: bool) -> Answer:
         """Return the most probable tokens behind the row."""
         logits = evaluator.compute_logits(model, batch, is_autocast=is_autocast)  # [1, T, V]
-        parts = tokens.compute_token_loss(logits, batch["labels"])
+        parts = per_token.compute_token_loss(logits, batch["labels"])
         best = logits[0, -1].topk(min(_TOP_TOKENS, logits.shape[-1]))
         pairs = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         return Answer(parts.compute_mean(), last=pairs)

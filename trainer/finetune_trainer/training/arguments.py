@@ -44,7 +44,7 @@ def build_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         # Every trained weight takes part in every step. Looking for those that don't would take the head for one, since
-        # its product is made outside of the model (`cross_entropy`).
+        # its product is made outside of the model (`losses.chunked_lm_head`).
         ddp_find_unused_parameters=False,
     )
     if arguments.n_gpu > 1:

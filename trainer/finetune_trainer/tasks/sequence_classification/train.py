@@ -14,7 +14,7 @@ from finetune_trainer.batches.collate import Batch, Padding
 from finetune_trainer.evaluation import evaluator
 from finetune_trainer.evaluation.metrics import RowScores
 from finetune_trainer.evaluation.report import Answer
-from finetune_trainer.losses import rows
+from finetune_trainer.losses import per_row
 from finetune_trainer.losses.parts import LossParts
 
 
@@ -37,7 +37,7 @@ class SequenceClassificationHead:
     def compute_loss(self, model: Any, batch: Batch, *, is_autocast: bool) -> LossParts:
         """Run the model on one micro-batch."""
         logits = evaluator.compute_logits(model, batch, is_autocast=is_autocast)  # [B, K]
-        return rows.compute_row_loss(logits, batch["labels"])
+        return per_row.compute_row_loss(logits, batch["labels"])
 
     def build_scores(self) -> RowScores:
         """Return what gathers accuracy, F1, precision and recall, and the confusion matrix."""
@@ -46,7 +46,7 @@ class SequenceClassificationHead:
     def build_answer(self, model: Any, batch: Batch, *, is_autocast: bool) -> Answer:
         """Return the logits of a row."""
         logits = evaluator.compute_logits(model, batch, is_autocast=is_autocast)
-        parts = rows.compute_row_loss(logits, batch["labels"])
+        parts = per_row.compute_row_loss(logits, batch["labels"])
         return Answer(parts.compute_mean(), logits=logits[0].tolist())
 
 

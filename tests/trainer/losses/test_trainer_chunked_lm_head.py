@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune_trainer.losses import cross_entropy
+from finetune_trainer.losses import chunked_lm_head
 
 TARGETS, HIDDEN, VOCABULARY = 37, 16, 101
 
@@ -44,7 +44,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(name: str, is_trained: boo
     wanted = [item.grad for item in (states, head)]
     states.grad = head.grad = None
 
-    found = cross_entropy.compute_head_loss(
+    found = chunked_lm_head.compute_head_loss(
         states, head, targets, target_weights=weights if is_weighted else None, **case
     )
     (3 * found.total).backward()
@@ -59,10 +59,10 @@ def test_loss_and_gradients_are_those_of_whole_logits(name: str, is_trained: boo
 
 def test_without_gradients_the_loss_is_the_same() -> None:
     states, head, targets, _ = make_inputs()
-    want = cross_entropy.compute_head_loss(states, head, targets, chunk=8)
+    want = chunked_lm_head.compute_head_loss(states, head, targets, chunk=8)
 
     with torch.no_grad():
-        found = cross_entropy.compute_head_loss(states, head, targets, chunk=8)
+        found = chunked_lm_head.compute_head_loss(states, head, targets, chunk=8)
 
     assert (float(found.total), int(found.num_correct)) == (float(want.total.detach()), int(want.num_correct))
     assert not found.total.requires_grad
@@ -71,7 +71,7 @@ def test_without_gradients_the_loss_is_the_same() -> None:
 def test_no_targets_cost_nothing_and_keep_their_gradient() -> None:
     states, head, targets, _ = make_inputs()
 
-    found = cross_entropy.compute_head_loss(states[:0], head, targets[:0])
+    found = chunked_lm_head.compute_head_loss(states[:0], head, targets[:0])
     found.total.backward()
 
     assert float(found.total.detach()) == 0.0
@@ -81,9 +81,9 @@ def test_no_targets_cost_nothing_and_keep_their_gradient() -> None:
 
 def test_products_in_bfloat16_stay_near_and_gradients_keep_the_weights_type() -> None:
     states, head, targets, _ = make_inputs()
-    want = cross_entropy.compute_head_loss(states, head, targets, chunk=8)
+    want = chunked_lm_head.compute_head_loss(states, head, targets, chunk=8)
 
-    found = cross_entropy.compute_head_loss(states, head, targets, dtype=torch.bfloat16, chunk=8)
+    found = chunked_lm_head.compute_head_loss(states, head, targets, dtype=torch.bfloat16, chunk=8)
     found.total.backward()
 
     assert float(found.total.detach()) == pytest.approx(float(want.total.detach()), rel=2e-2)

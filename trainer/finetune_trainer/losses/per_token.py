@@ -1,7 +1,7 @@
 """The loss of next tokens, with or without the logits they are usually computed from.
 
 Logits are never there where the head is a plain matrix: the model is run with its head out of the way, and loss and
-gradient come from the states before it (`cross_entropy`).
+gradient come from the states before it (`chunked_lm_head`).
 
 Shapes: B rows, T tokens of a row, H hidden size, V vocabulary.
 """
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from finetune_trainer.data.samples import IGNORED
-from finetune_trainer.losses import cross_entropy
+from finetune_trainer.losses import chunked_lm_head
 from finetune_trainer.losses.parts import LossParts
 from finetune_trainer.model import architectures, unwrap
 
@@ -94,5 +94,5 @@ def compute_token_loss_of_states(
     shifted = labels[:, 1:]
     keep = shifted != IGNORED
     targets = shifted[keep]
-    found = cross_entropy.compute_head_loss(hidden[:, :-1][keep], weight, targets, dtype=dtype)
+    found = chunked_lm_head.compute_head_loss(hidden[:, :-1][keep], weight, targets, dtype=dtype)
     return LossParts(found.total, targets.numel(), found.num_correct)
