@@ -13,14 +13,14 @@ from finetune_operator import (
     settings,
 )
 from finetune_operator.jobs.kind import FineTuneJobs
-from finetune_operator.runtime import access, health, logs, watch
+from finetune_operator.runtime import access, health, kopf_runner, logs
 from finetune_operator.runtime.access import AccessError
-from finetune_operator.runtime.client import Client, ClientError
+from finetune_operator.runtime.api_client import Client, ClientError
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.kopf_runner import Memo
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.resync import Resync
-from finetune_operator.runtime.watch import Memo
 from finetune_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ async def run(configuration: Settings) -> None:
     )
     try:
         await access.check_access(client, kind.resource, namespaces)
-        kopf_settings = watch.build_kopf_settings(group.GROUP, kind.owner_label)
+        kopf_settings = kopf_runner.build_kopf_settings(group.GROUP, kind.owner_label)
         if await access.can_select(client, kind.resource, namespaces, kind.unfinished_selector):
             resource = kind.resource
             kopf_settings.watching.field_selectors[resource.group, resource.version, resource.plural] = (
@@ -58,7 +58,7 @@ async def run(configuration: Settings) -> None:
             )
         loops = [controller.work() for _ in range(configuration.workers)]
         async with _running(*loops, resync.run_forever(), signs.watch_loop()):
-            await watch.watch(kopf_settings, namespaces, Memo(controller=controller, ending=asyncio.Event()))
+            await kopf_runner.watch(kopf_settings, namespaces, Memo(controller=controller, ending=asyncio.Event()))
     finally:
         await endpoints.cleanup()
         await client.close()

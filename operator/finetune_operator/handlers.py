@@ -9,7 +9,7 @@ from typing import Any
 import kopf
 
 from finetune_api import group
-from finetune_operator.runtime.watch import Login, Memo
+from finetune_operator.runtime.kopf_runner import Login, Memo
 
 _login = Login()
 

@@ -14,7 +14,7 @@ from operator_driver import IMAGE, Operator, Run, Stage
 from finetune_devcluster import api_client, waiting
 from finetune_operator.jobs.kind import RESOURCE, FineTuneJobs
 from finetune_operator.runtime import access
-from finetune_operator.runtime.client import Client
+from finetune_operator.runtime.api_client import Client
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics

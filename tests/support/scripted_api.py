@@ -9,7 +9,7 @@ from collections.abc import Callable
 from manifests import Manifest
 
 from finetune_operator.jobs.kind import FineTuneJobs
-from finetune_operator.runtime.client import Client
+from finetune_operator.runtime.api_client import Client
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics

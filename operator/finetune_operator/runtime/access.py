@@ -6,7 +6,7 @@ A missing verb would otherwise hang in silence: kopf retries a 403 for ever.
 import logging
 from collections.abc import Sequence
 
-from finetune_operator.runtime.client import ApiError, Client
+from finetune_operator.runtime.api_client import ApiError, Client
 from finetune_operator.runtime.resources import ACCESS_REVIEWS, ALL_NAMESPACES, Resource
 
 Rule = tuple[str, str, tuple[str, ...]]

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_operator.runtime import events, reader, records, workqueue, writer
-from finetune_operator.runtime.client import Client, ClientError
+from finetune_operator.runtime import events, live_state, plan_executor, records, workqueue
+from finetune_operator.runtime.api_client import Client, ClientError
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.index import Index
 from finetune_operator.runtime.kind import Key, Kind
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.plan import Manifest, Plan
+from finetune_operator.runtime.plan_executor import ConflictError
 from finetune_operator.runtime.records import Record
 from finetune_operator.runtime.workqueue import MIN_PAUSE_SECONDS, KeyQueue
-from finetune_operator.runtime.writer import ConflictError
 
 NEW_OBJECT_LEAD_SECONDS = 30.0
 """A new object goes before whatever has waited for less (a choice): its user waits for a Job, while a look at one that
@@ -125,15 +125,15 @@ class Controller:
         """
         now = datetime.now(UTC)
         record = self.records.setdefault(key, Record())
-        manifest = await reader.read_object(self._client, self.kind, key, record)
+        manifest = await live_state.read_object(self._client, self.kind, key, record)
         if manifest is None:
             self.forget(key)
             return None
-        children = await reader.read_children(
+        children = await live_state.read_children(
             self._client, self.kind, manifest, record, peers=self._index.list_peers(key), now=now
         )
         plan = self.kind.reconcile(manifest, children, now)
-        stored = await writer.write_status(self._client, self.kind.resource, manifest, plan)
+        stored = await plan_executor.write_status(self._client, self.kind.resource, manifest, plan)
         record.written_version = stored["metadata"]["resourceVersion"]
         # Until all is done: a resync asks again where an action fails.
         record.seen = frozenset()
@@ -145,7 +145,7 @@ class Controller:
         # Not so where an action was refused: it is tried again at every resync, and nothing was missed.
         try:
             for action in plan.actions:
-                await writer.act(self._client, key[0], action, record)
+                await plan_executor.act(self._client, key[0], action, record)
         finally:
             await events.record(self._client, self.kind.resource, stored, plan.events)
         record.seen = records.build_versions(stored, children)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from finetune_operator.runtime.client import Client, ClientError
+from finetune_operator.runtime.api_client import Client, ClientError
 from finetune_operator.runtime.plan import Event, Manifest
 from finetune_operator.runtime.resources import EVENTS, Resource
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_operator.runtime.client import PAGE_SIZE, Client, ClientError
+from finetune_operator.runtime.api_client import PAGE_SIZE, Client, ClientError
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.kind import Key

@@ -15,9 +15,9 @@ from scripted_api import Answer, OperatorParts, ScriptedApi
 from finetune_operator.jobs.kind import RESOURCE
 from finetune_operator.runtime import access
 from finetune_operator.runtime.access import AccessError
-from finetune_operator.runtime.client import ApiError, ClientError
+from finetune_operator.runtime.api_client import ApiError, ClientError
 from finetune_operator.runtime.kind import Refusal
-from finetune_operator.runtime.writer import ConflictError
+from finetune_operator.runtime.plan_executor import ConflictError
 
 KEY = ("demo", "movies")
 

@@ -14,8 +14,8 @@ from scripted_api import Answer, OperatorParts, ScriptedApi
 
 from finetune_api import crd, group
 from finetune_operator.jobs.kind import RESOURCE, FineTuneJobs
-from finetune_operator.runtime import access, watch
-from finetune_operator.runtime.writer import ConflictError
+from finetune_operator.runtime import access, kopf_runner
+from finetune_operator.runtime.plan_executor import ConflictError
 
 KEY = ("demo", "movies")
 
@@ -205,6 +205,6 @@ def test_the_echo_of_an_own_write_is_not_looked_at_and_anybody_else_s_change_is(
 
 
 def test_kopf_keeps_and_compares_nothing_of_an_object() -> None:
-    storage = watch.build_kopf_settings("x", "y").persistence.diffbase_storage
+    storage = kopf_runner.build_kopf_settings("x", "y").persistence.diffbase_storage
     assert storage.build(body={"spec": {"x": 1}}) == {}  # type: ignore[arg-type]  # a body is a mapping
     assert storage.fetch(body={}) is None  # type: ignore[arg-type]

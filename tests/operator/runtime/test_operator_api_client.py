@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from finetune_operator.runtime import client as api
-from finetune_operator.runtime.client import ApiError, Client, UnreachableError
+from finetune_operator.runtime import api_client as api
+from finetune_operator.runtime.api_client import ApiError, Client, UnreachableError
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.resources import JOBS
 

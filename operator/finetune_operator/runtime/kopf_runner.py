@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import kopf
 
-from finetune_operator.runtime import client
+from finetune_operator.runtime import api_client
 from finetune_operator.runtime.controller import Controller
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def build_kopf_settings(prefix: str, child_label: str) -> kopf.OperatorSettings:
     result.networking.error_backoffs = EndlessBackoffs()
     result.watching.inactivity_timeout = 70  # the API server sends a bookmark every 60 s
     result.watching.server_timeout = 300
-    result.watching.chunk_size = client.WATCH_PAGE_SIZE
+    result.watching.chunk_size = api_client.WATCH_PAGE_SIZE
     result.watching.label_selectors["batch", "v1", "jobs"] = child_label
     result.watching.label_selectors["", "v1", "pods"] = child_label
     result.queueing.idle_timeout = 5.0

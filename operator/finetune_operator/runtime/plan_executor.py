@@ -1,6 +1,6 @@
 """Carries out a plan: the status with the resourceVersion it was computed from, then the actions. Decides nothing."""
 
-from finetune_operator.runtime.client import ApiError, Client
+from finetune_operator.runtime.api_client import ApiError, Client
 from finetune_operator.runtime.kind import Refusal
 from finetune_operator.runtime.plan import Action, CreateJob, DeleteJob, Manifest, PatchJob, Plan
 from finetune_operator.runtime.records import Record

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_operator.runtime.client import Client
+from finetune_operator.runtime.api_client import Client
 from finetune_operator.runtime.kind import Children, Key, Kind
 from finetune_operator.runtime.plan import Manifest
 from finetune_operator.runtime.records import Record
