@@ -17,7 +17,7 @@ from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.planning.plan import Plan
 from finetune_trainer.tasks import TaskHead
-from finetune_trainer.tasks.next_tokens import NextTokensHead
+from finetune_trainer.tasks.next_tokens_train import NextTokensHead
 from finetune_trainer.tasks.sequence_classification.train import SequenceClassificationHead
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import arguments

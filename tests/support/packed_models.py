@@ -12,7 +12,7 @@ from finetune_trainer.losses import per_row as row_loss
 from finetune_trainer.losses import per_token as token_loss
 from finetune_trainer.losses.parts import LossParts
 from finetune_trainer.tasks import TaskHead
-from finetune_trainer.tasks.next_tokens import NextTokensHead
+from finetune_trainer.tasks.next_tokens_train import NextTokensHead
 from finetune_trainer.tasks.sequence_classification.train import SequenceClassificationHead
 
 LENGTHS = (5, 17, 1, 9, 30)

@@ -23,7 +23,7 @@ from finetune_trainer.checkpoints.best import BestWeights
 from finetune_trainer.losses import per_token
 from finetune_trainer.model import load, method
 from finetune_trainer.planning.plan import Plan
-from finetune_trainer.tasks.next_tokens import NextTokensHead
+from finetune_trainer.tasks.next_tokens_train import NextTokensHead
 from finetune_trainer.training import trainer as loop
 from finetune_trainer.training.arguments import build_arguments
 

@@ -6,7 +6,8 @@ metric and an answer in the published report. What only names and defaults need 
 task's entry in `finetune_api.tasks`.
 
 Nothing outside this folder asks which task it has, and no task knows another; what two of them share lies below them,
-in `data`, `batches`, `losses`, `evaluation`, or in `next_tokens` here. `make new-task NAME=…` writes a task's skeleton.
+in `data`, `batches`, `losses`, `evaluation`, or here in `next_tokens_prepare` and `next_tokens_train`. `make new-task
+NAME=…` writes a task's skeleton.
 """
 
 import importlib

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_trainer.tasks.next_tokens import NextTokensHead
+from finetune_trainer.tasks.next_tokens_train import NextTokensHead
 
 
 def build(spec: FineTuneJobSpec, labels: Sequence[str]) -> NextTokensHead:

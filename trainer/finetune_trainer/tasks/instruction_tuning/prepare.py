@@ -10,15 +10,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune_api import wording
 from finetune_api.errors import ModelError
 from finetune_trainer.data import samples as dataset
-from finetune_trainer.data.samples import IGNORED, Remark, Sample, Segment, TokenizedRow
-from finetune_trainer.model import architectures
-from finetune_trainer.model.facts import ModelFacts
-from finetune_trainer.planning import memory
+from finetune_trainer.data.samples import IGNORED, Remark, Sample, TokenizedRow
+from finetune_trainer.tasks import next_tokens_prepare
 from finetune_trainer.tasks.instruction_tuning import conversations, encoding, rendering
 from finetune_trainer.tasks.instruction_tuning.encoding import Encoded
 from finetune_trainer.tasks.instruction_tuning.rendering import Rendered
@@ -26,13 +24,16 @@ from finetune_trainer.tasks.instruction_tuning.rendering import Rendered
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TOKENS: tuple[str, ...] = ("input_ids",)
-TARGETS = "labels"
-MODEL_CLASS = "AutoModelForCausalLM"
-ADAPTER_TASK = "CAUSAL_LM"
-HAS_OWN_HEAD = False
-PIPELINE = "text-generation"
-ANSWERS = "next tokens"
+TOKENS, TARGETS = next_tokens_prepare.TOKENS, next_tokens_prepare.TARGETS
+MODEL_CLASS = next_tokens_prepare.MODEL_CLASS
+ADAPTER_TASK = next_tokens_prepare.ADAPTER_TASK
+HAS_OWN_HEAD = next_tokens_prepare.HAS_OWN_HEAD
+PIPELINE, ANSWERS = next_tokens_prepare.PIPELINE, next_tokens_prepare.ANSWERS
+build_segments = next_tokens_prepare.build_segments
+fits_model = next_tokens_prepare.fits_model
+build_model_arguments = next_tokens_prepare.build_model_arguments
+is_packable = next_tokens_prepare.is_packable
+predict_output_bytes = next_tokens_prepare.predict_output_bytes
 SHAPES = conversations.SHAPES
 
 parse_sample = conversations.parse_sample
@@ -45,11 +46,7 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", columns: Mapping[str, 
         ModelError: messages without a chat template, a template that fails or whose answers can't be found, or no
             end-of-text token.
     """
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            "spec.model.uri: the tokenizer must have an end-of-text token (eos_token); it has none",
-            "set eos_token in tokenizer_config.json.",
-        )
+    next_tokens_prepare.check_stop_token(tokenizer)
     if not tokenizer.chat_template:
         needing = [role for role in ("messages", "system") if role in columns]
         if needing:
@@ -141,29 +138,3 @@ def _find_head(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the begin-of-text token where the tokenizer puts one."""
     empty: list[int] = tokenizer("")["input_ids"]
     return empty[:1] if empty and empty[0] == tokenizer.bos_token_id else []
-
-
-def build_segments(row: TokenizedRow) -> list[Segment]:
-    """Return a row's tokens in segments that are learned or not."""
-    return dataset.build_segments(row.lists["input_ids"], row.lists["labels"])
-
-
-def fits_model(facts: ModelFacts) -> bool:
-    """Tell whether the architecture writes texts from left to right."""
-    return architectures.is_generative(facts)
-
-
-def build_model_arguments(labels: Sequence[str]) -> dict[str, Any]:
-    """Return nothing: a language model is trained as it is."""
-    del labels
-    return {}
-
-
-def is_packable(model_type: str) -> bool:
-    """Tell whether several rows may share one."""
-    return model_type in architectures.PACKED_DECODERS
-
-
-def predict_output_bytes(facts: ModelFacts, tokens: int, width: int, device: str) -> int:
-    """Predict the memory of logits and their loss: one per token and vocabulary entry."""
-    return memory.predict_logit_bytes(facts, tokens, width, device)

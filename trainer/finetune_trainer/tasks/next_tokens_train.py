@@ -1,4 +1,4 @@
-"""What tasks share that learn next tokens with a language model's own head; no task by itself.
+"""What tasks share in the train stage whose model learns next tokens with its own head; no task by itself.
 
 Shapes: B rows, T tokens, V vocabulary.
 """
