@@ -8,6 +8,7 @@ Read it in this order:
     rules, validation     what must hold across fields, in CEL and in Python; every error of an object at once
     crd                   the CustomResourceDefinition, rendered from the kinds and the rules
     run, exits, errors    operator → trainer: one file; trainer → operator: an exit code and a message
+    live                  what a running trainer tells of itself
     artifacts             S3 addresses, what lies where below an output folder
     metrics               every Prometheus series
     wording, redaction, log_format    how sentences are put, what is never shown, how a log line looks

@@ -155,6 +155,8 @@ _FIELDS_BY_PATH = {
     "runPolicy.checkpoint": ("checkpointing", "saveStrategy", "checkpoints"),
     "runPolicy.checkpoint.everySeconds": ("saveSteps", "checkpointInterval", "saveEvery"),
     "runPolicy.checkpoint.keep": ("saveTotalLimit", "keepLast", "maxCheckpoints"),
+    "runPolicy.checkpoint.keepAfterSuccess": ("keepCheckpoints", "saveCheckpoints"),
+    "runPolicy.preemptionLimit": ("maxPreemptions", "preemptions", "maxInterruptions", "interruptionLimit"),
 }
 
 FIELDS: dict[str, str] = {fold_name(name): path for path, names in _FIELDS_BY_PATH.items() for name in names}

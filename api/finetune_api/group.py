@@ -24,5 +24,8 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_RUN_CONFIG = f"{GROUP}/run-config"
 """On pod templates: the RunConfig as JSON, mounted by a downward API volume."""
 
+ANNOTATION_CHECKPOINT_NOW = f"{GROUP}/checkpoint-now"
+"""On a FineTuneJob: with each new value its running pod saves a checkpoint, once. Any text, a time for instance."""
+
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """Kueue's label for the LocalQueue of a Job: https://kueue.sigs.k8s.io/docs/tasks/run/jobs/"""

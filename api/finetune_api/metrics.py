@@ -4,6 +4,7 @@ Names follow https://prometheus.io/docs/practices/naming/. Labels are bounded: n
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 
@@ -20,6 +21,7 @@ class Series:
 
 _STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_CHECKPOINT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _JOB_BUCKETS = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 43200.0, 86400.0, 259200.0, 604800.0)
 
 # The operator.
@@ -76,6 +78,12 @@ JOB_OLDEST_PENDING_AGE = Series(
 )
 JOB_INFO = Series("finetune_job_info", "gauge", "Active FineTuneJobs.", ("namespace", "name", "method", "queue"))
 JOB_PROGRESS = Series("finetune_job_progress_ratio", "gauge", "Progress of active FineTuneJobs.", ("namespace", "name"))
+JOB_LOST_STEP_SECONDS_TOTAL = Series(
+    "finetune_job_lost_step_seconds_total",
+    "counter",
+    "Training time of steps that were made again after an interruption.",
+    ("namespace",),
+)
 
 # The trainer.
 TRAINER_STEP = Series("finetune_trainer_step", "gauge", "Optimizer step reached.")
@@ -92,6 +100,25 @@ TRAINER_LAST_STEP = Series(
     "finetune_trainer_last_step_timestamp_seconds", "gauge", "Time of the latest optimizer step."
 )
 TRAINER_PHASE = Series("finetune_trainer_phase", "gauge", "1 for the phase the trainer is in.", ("phase",))
+TRAINER_CHECKPOINT_DURATION = Series(
+    "finetune_trainer_checkpoint_duration_seconds",
+    "histogram",
+    "Time from the state of a step to its checkpoint in the store.",
+    (),
+    _CHECKPOINT_BUCKETS,
+)
+TRAINER_CHECKPOINTS_TOTAL = Series(
+    "finetune_trainer_checkpoints_total", "counter", "Checkpoints by result: success or error.", ("result",)
+)
+TRAINER_LAST_CHECKPOINT = Series(
+    "finetune_trainer_last_checkpoint_timestamp_seconds",
+    "gauge",
+    "Time of the newest checkpoint; before the first one, when the training began.",
+)
+TRAINER_CHECKPOINT_BYTES = Series("finetune_trainer_checkpoint_bytes", "gauge", "Size of the newest checkpoint.")
+TRAINER_CHECKPOINT_INTERVAL = Series(
+    "finetune_trainer_checkpoint_interval_seconds", "gauge", "Planned time between two checkpoints."
+)
 TRAINER_S3_REQUESTS_TOTAL = Series(
     "finetune_trainer_s3_requests_total", "counter", "Requests to S3.", ("operation", "result")
 )
@@ -103,5 +130,19 @@ TRAINER_GPU_MEMORY = Series(
     "finetune_trainer_gpu_memory_bytes", "gauge", "GPU memory by kind: allocated, reserved, peak.", ("device", "kind")
 )
 
-TRAINER_PHASES = ("fetch", "validate", "tokenize", "load", "train", "evaluate", "publish")
-"""Values of the label `phase`."""
+
+class TrainerPhase(StrEnum):
+    """What a stage is at, in the order of the first time; values of the label `phase`."""
+
+    CHECK = "check"
+    """Prepare: addresses and model."""
+    FETCH = "fetch"
+    READ = "read"
+    """Prepare: rows, and what may be wrong with them."""
+    TOKENIZE = "tokenize"
+    UNPACK = "unpack"
+    """Train: the base model out of its file."""
+    LOAD = "load"
+    EVALUATE = "evaluate"
+    TRAIN = "train"
+    PUBLISH = "publish"

@@ -21,6 +21,9 @@ CPU_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,3})?|[0-9]{1,9}m)$"
 BYTES_PATTERN = r"^[0-9]{1,18}(\.[0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 """Bytes: without the suffix m, which Kubernetes takes for thousandths of a byte."""
 
+FIGURE_PATTERN = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
+"""A measured number, which may be negative."""
+
 _SUFFIX_FACTORS = {
     "m": Decimal("0.001"),
     "k": Decimal(10**3),
@@ -41,6 +44,7 @@ def _text_from_integer(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+FigureString = Annotated[str, Field(pattern=FIGURE_PATTERN, max_length=32)]
 DecimalString = Annotated[str, Field(pattern=DECIMAL_PATTERN, max_length=32)]
 PositiveDecimalString = Annotated[str, Field(pattern=POSITIVE_DECIMAL_PATTERN, max_length=32)]
 FractionString = Annotated[str, Field(pattern=FRACTION_PATTERN, max_length=32)]

@@ -60,6 +60,10 @@ CHANGED: dict[str, Any] = {
     "runPolicy.activeDeadlineSeconds": 100,
     "runPolicy.pendingDeadlineSeconds": 100,
     "runPolicy.ttlSecondsAfterFinished": 100,
+    "runPolicy.checkpoint.everySeconds": 60,
+    "runPolicy.checkpoint.keep": 3,
+    "runPolicy.checkpoint.keepAfterSuccess": True,
+    "runPolicy.preemptionLimit": 5,
 }
 
 NO_ROWS = {"split": {"validation": "0"}}
@@ -142,5 +146,4 @@ def test_every_field_is_part_of_the_sweep() -> None:
         "model.uri", "output.uri", "data[].name", "data[].train.uri", "method.kind",  # make the object
         "data[].validation.uri", "data[].test.uri",  # contexts
         "data[].instruction", "data[].weight", "method.preference", "output.merge", "resources.nodes",  # not built yet
-        "runPolicy.checkpoint.everySeconds", "runPolicy.checkpoint.keep",
     }  # fmt: skip

@@ -125,6 +125,10 @@ ENDS = (
     Ends("spec.runPolicy.backoffLimit", (0, 20), ((-1, "at least 0"), (21, "at most 20"))),
     Ends("spec.runPolicy.activeDeadlineSeconds", (60, 31_536_000), ((59, "at least 60"), (31_536_001, "at most 31536000"))),
     Ends("spec.runPolicy.pendingDeadlineSeconds", (1, 31_536_000), ((0, "at least 1"), (31_536_001, "at most 31536000"))),
+    Ends("spec.runPolicy.checkpoint.everySeconds", (10, 86_400), ((9, "at least 10"), (86_401, "at most 86400"), ("60", "must be a whole number")), also=(("spec.runPolicy.activeDeadlineSeconds", 100_000),)),
+    Ends("spec.runPolicy.checkpoint.keep", (1, 10), ((0, "at least 1"), (11, "at most 10"))),
+    Ends("spec.runPolicy.checkpoint.keepAfterSuccess", (True, False), (("true", "true or false"),)),
+    Ends("spec.runPolicy.preemptionLimit", (0, 10_000), ((-1, "at least 0"), (10_001, "at most 10000"))),
     Ends("spec.runPolicy.ttlSecondsAfterFinished", (0, 31_536_000), ((-1, "at least 0"), (31_536_001, "at most 31536000"))),
     Ends("metadata.name", ("a", "a" * 40, "a-1"), (("a" * 41, "at most 40"), ("a-", "must consist of"), ("a_b", "must consist of"))),
 )  # fmt: skip

@@ -32,4 +32,4 @@ IMMUTABLE_FIELDS = (
     "trainer",
 )
 """What defines a run; a changed run is a new FineTuneJob."""
-IMMUTABLE_RUN_POLICY_FIELDS = ("backoffLimit", "pendingDeadlineSeconds", "checkpoint")
+IMMUTABLE_RUN_POLICY_FIELDS = ("backoffLimit", "pendingDeadlineSeconds", "checkpoint", "preemptionLimit")

@@ -185,6 +185,17 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "runPolicy.checkpoint.everySeconds",
+        "!has(self.runPolicy.checkpoint.everySeconds) "
+        "|| self.runPolicy.checkpoint.everySeconds < self.runPolicy.activeDeadlineSeconds",
+        "must be below runPolicy.activeDeadlineSeconds, or the run ends before the first checkpoint",
+        lambda spec: when(
+            spec.run_policy.checkpoint.every_seconds is not None
+            and spec.run_policy.checkpoint.every_seconds >= spec.run_policy.active_deadline_seconds,
+            spec.run_policy.checkpoint.every_seconds,
+        ),
+    ),
+    Rule(
         "resources.gpuResource",
         f"self.resources.gpus > 0 || self.resources.gpuResource == '{Resources().gpu_resource}'",
         f"must be left at its default ({Resources().gpu_resource}) where resources.gpus is 0: it has no effect there",

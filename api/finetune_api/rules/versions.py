@@ -57,11 +57,4 @@ RULES: tuple[Rule, ...] = (
         lambda spec: when(spec.resources.nodes != 1, spec.resources.nodes),
         "FieldValueForbidden",
     ),
-    Rule(
-        "runPolicy.checkpoint",
-        "!has(self.runPolicy.checkpoint)",
-        "must be absent: this version has no periodic checkpoints yet; an interrupted attempt starts anew",
-        lambda spec: "given" if spec.run_policy.checkpoint is not None else None,
-        "FieldValueForbidden",
-    ),
 )

@@ -52,7 +52,7 @@ def parse_figures(text: str) -> Figures:
         for family in parser.text_string_to_metric_families(text)
         for sample in family.samples
     }
-    phases = [name for name in metrics.TRAINER_PHASES if values.get((metrics.TRAINER_PHASE.name, name))]
+    phases = [name.value for name in metrics.TrainerPhase if values.get((metrics.TRAINER_PHASE.name, name.value))]
     step = int(values.get((metrics.TRAINER_STEP.name,), 0))
     return Figures(
         phase=phases[-1] if phases else "",

@@ -26,6 +26,8 @@ REMEDIES: dict[Reason, str] = {
     Reason.PENDING_DEADLINE_EXCEEDED: "Remove the cause, then create a new FineTuneJob; a higher "
     "spec.runPolicy.pendingDeadlineSeconds lets it wait longer.",
     Reason.BACKOFF_LIMIT_EXCEEDED: f"Look at status.attempts and the logs of the pods, then {_ANEW}.",
+    Reason.PREEMPTION_LIMIT_EXCEEDED: "Find out what ends the pods, then create a new FineTuneJob with a higher "
+    "spec.runPolicy.preemptionLimit or none.",
     Reason.POD_DISRUPTED: f"Find out what ends the pods, then {_ANEW}.",
     Reason.ARTIFACT_MISSING: f"Check that the trainer image is one this operator supports, then {_ANEW}.",
     Reason.IMAGE_PULL_FAILED: f"Check image, registry and pull secrets, then {_ANEW}.",

@@ -40,7 +40,7 @@ def test_every_trainer_series_of_the_contract_is_served_and_no_other() -> None:
         if name.startswith("TRAINER_") and isinstance(series, Series)
     }
     assert served == wanted
-    assert len(wanted) == 14
+    assert len(wanted) == 19
 
 
 def read(name: str, **labels: str) -> float | None:
@@ -60,8 +60,8 @@ def test_recorded_figures_are_served() -> None:
     prometheus.record_nonfinite()
     prometheus.record_gpu_memory("0", "peak", 2**30)
 
-    phases = {phase: read("phase", phase=phase) for phase in metrics.TRAINER_PHASES}
-    assert phases == {phase: float(phase == "tokenize") for phase in metrics.TRAINER_PHASES}
+    phases = {phase: read("phase", phase=phase) for phase in metrics.TrainerPhase}
+    assert phases == {phase: float(phase == "tokenize") for phase in metrics.TrainerPhase}
     assert (read("step"), read("steps_planned"), read("loss", split="validation")) == (7, 250, 1.5)
     assert (read("learning_rate"), read("gradient_norm"), read("gpu_memory_bytes", device="0", kind="peak")) == (
         2e-4,

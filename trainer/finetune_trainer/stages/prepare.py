@@ -84,7 +84,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     folder = layout.prepared(config.job.attempt)
     store = storage.open_store(spec.storage)
 
-    prometheus.record_phase("validate")
+    prometheus.record_phase("check")
     listing = probe.probe_addresses(store, spec, layout, config.job.attempt)
     prometheus.record_phase("fetch")
     base = _make_empty(scratch / "model")
@@ -95,7 +95,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
             model = build_model(spec, facts, structure.wait(), tokenizer)
         warnings += listing.model.warnings
 
-        prometheus.record_phase("validate")
+        prometheus.record_phase("read")
         try:
             prepared = prepare_rows(spec, model, files, warnings, _make_empty(scratch / "prepared"))
         except BadRowsError as error:

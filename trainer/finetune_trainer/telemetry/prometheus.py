@@ -58,6 +58,11 @@ _NONFINITE = _build_counter(metrics.TRAINER_NONFINITE_TOTAL)
 _STEP_DURATION = _build_histogram(metrics.TRAINER_STEP_DURATION)
 _LAST_STEP = _build_gauge(metrics.TRAINER_LAST_STEP)
 _PHASE = _build_gauge(metrics.TRAINER_PHASE)
+_CHECKPOINT_DURATION = _build_histogram(metrics.TRAINER_CHECKPOINT_DURATION)
+_CHECKPOINTS = _build_counter(metrics.TRAINER_CHECKPOINTS_TOTAL)
+_LAST_CHECKPOINT = _build_gauge(metrics.TRAINER_LAST_CHECKPOINT)
+_CHECKPOINT_BYTES = _build_gauge(metrics.TRAINER_CHECKPOINT_BYTES)
+_CHECKPOINT_INTERVAL = _build_gauge(metrics.TRAINER_CHECKPOINT_INTERVAL)
 _S3_REQUESTS = _build_counter(metrics.TRAINER_S3_REQUESTS_TOTAL)
 _S3_BYTES = _build_counter(metrics.TRAINER_S3_BYTES_TOTAL)
 _S3_RETRIES = _build_counter(metrics.TRAINER_S3_RETRIES_TOTAL)
@@ -84,9 +89,9 @@ def start_exporter(port: int | None = None) -> int | None:
 
 @_never_fails
 def record_phase(phase: str) -> None:
-    """Set the phase the trainer is in; one of `metrics.TRAINER_PHASES`."""
-    for known in metrics.TRAINER_PHASES:
-        _PHASE.labels(known).set(known == phase)
+    """Set the phase the trainer is in; one of `metrics.TrainerPhase`."""
+    for known in metrics.TrainerPhase:
+        _PHASE.labels(known.value).set(known == phase)
 
 
 @_never_fails

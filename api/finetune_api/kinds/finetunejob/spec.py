@@ -220,10 +220,14 @@ class Output(Model):
 
 
 class Checkpoint(Model):
-    every_seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
-    """everySeconds between checkpoints."""
-    keep: Annotated[int, Field(ge=1, le=20)] = 2
-    """keep the newest checkpoints, and the best."""
+    every_seconds: Annotated[int, Field(ge=10, le=86_400)] | None = None
+    """everySeconds between two checkpoints. Absent: decided by how long a save takes; status.resolved.checkpointSeconds
+    says it."""
+    keep: Annotated[int, Field(ge=1, le=10)] = 2
+    """keep so many of the newest checkpoints; older ones are deleted."""
+    keep_after_success: bool = False
+    """keepAfterSuccess leaves them in the store once the run has succeeded. Otherwise they are deleted then; a run that
+    failed keeps them."""
 
 
 class RunPolicy(Model):
@@ -237,8 +241,11 @@ class RunPolicy(Model):
     """pendingDeadlineSeconds without a running pod, after which the run has failed."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
     """ttlSecondsAfterFinished removes the child Jobs after the end, never the FineTuneJob. Mutable."""
-    checkpoint: Checkpoint | None = None
-    """checkpoint says how often the run is saved to S3. Absent: it is not."""
+    checkpoint: Checkpoint = Field(default=Checkpoint())
+    """checkpoint says how often the state of the training is saved: what goes on after an interruption begins there."""
+    preemption_limit: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    """preemptionLimit is the number of interruptions that the run survives: drained nodes, preemption, a signal; they
+    don't count against backoffLimit. Absent: any number."""
 
 
 class FineTuneJobSpec(Model):

@@ -3,16 +3,18 @@
 Types and reasons are API: renaming one breaks users' alerts and `kubectl wait`. Nothing here reads a clock.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from finetune_api import wording
 from finetune_api.kinds.object_model import Model
-from finetune_api.quantities import Quantity
+from finetune_api.quantities import BytesQuantity, Quantity
 
 MAX_MESSAGE_LENGTH = 1024
 """Longest message kept in a condition, a failure or an Event; Events allow 1,024 characters."""
@@ -21,10 +23,27 @@ MAX_ATTEMPT_MESSAGE_LENGTH = 256
 MAX_ATTEMPTS = 10
 MAX_METRICS = 32
 MAX_WARNINGS = 16
+MAX_CHECKPOINTS = 10
+MAX_COUNT = 10**15
+"""Greatest number of steps, seconds or tokens taken from a pod: what is beyond is no measurement (a choice)."""
+MAX_CHECKPOINT_METRICS = 4
+"""Of one checkpoint, and of one evaluation of a run in progress: the one that chooses, and what is read beside it."""
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _check_time(text: str) -> str:
+    """Refuse what the API server would: a pod may have written it."""
+    if not _TIME.fullmatch(text):
+        raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z")
+    # Of the right form, and yet there may be no such day.
+    datetime.fromisoformat(text)
+    return text
+
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
 ReasonText = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")]
-Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
 Uri = Annotated[str, Field(max_length=1280)]
 Digest = Annotated[str, Field(max_length=80, pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 
@@ -84,6 +103,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     PENDING_DEADLINE_EXCEEDED = "PendingDeadlineExceeded"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    PREEMPTION_LIMIT_EXCEEDED = "PreemptionLimitExceeded"
     POD_DISRUPTED = "PodDisrupted"
     ARTIFACT_MISSING = "ArtifactMissing"
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -110,6 +130,9 @@ class Milestone(StrEnum):
     """Another FineTuneJob publishes at the same address: its `current.json` names the last to finish."""
     VALIDATED = "Validated"
     JOB_CREATED = "JobCreated"
+    CHECKPOINT_SAVED = "CheckpointSaved"
+    CHECKPOINT_FAILED = "CheckpointFailed"
+    EVALUATED = "Evaluated"
     ADMITTED = "Admitted"
     ARTIFACTS_UPLOADED = "ArtifactsUploaded"
     ATTEMPT_FAILED = "AttemptFailed"
@@ -148,6 +171,30 @@ class Metric(Model):
     """value as a decimal string."""
     split: Annotated[str, Field(max_length=16)] | None = None
     """split the value was measured on: train, validation or test."""
+
+
+class CheckpointStatus(Model):
+    step: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+    """step of the optimizer that the training goes on from."""
+    attempt: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    """attempt that saved it."""
+    uri: Uri
+    """uri of its folder."""
+    size: BytesQuantity
+    """size of its files."""
+    time: Time
+    """time it was complete in the store."""
+    metrics: Annotated[list[Metric], Field(max_length=MAX_CHECKPOINT_METRICS)] = []
+    """metrics of the last evaluation before it."""
+
+
+class EvaluationStatus(Model):
+    step: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+    """step of the optimizer it was made at."""
+    metrics: Annotated[list[Metric], Field(max_length=MAX_CHECKPOINT_METRICS)] = []
+    """metrics on the validation rows, the one that chooses first."""
+    is_best: bool = False
+    """isBest: no evaluation before it was better."""
 
 
 class MetricsStatus(Model):
@@ -204,7 +251,7 @@ class Attempt(Model):
     active_seconds: Annotated[int, Field(ge=0)] = 0
     """activeSeconds with a running pod."""
     resumed_from_step: Annotated[int, Field(ge=0)] | None = None
-    """resumedFromStep is the optimizer step the attempt began at."""
+    """resumedFromStep is the step that the attempt's last pod went on from; 0: it began anew."""
     refusal: JobRefusal | None = None
     """refusal of the API server to create the Job, until it was created."""
     cause: ReasonText | None = None
@@ -217,17 +264,31 @@ class Attempt(Model):
 
 class Progress(Model):
     stage: Annotated[str, Field(max_length=16)] = ""
-    """stage: prepare, train, evaluate or publish."""
+    """stage: prepare or train."""
+    phase: Annotated[str, Field(max_length=16)] | None = None
+    """phase the stage is in, such as fetch, tokenize, train or evaluate."""
+    pod: Annotated[str, Field(max_length=253)] | None = None
+    """pod that told it."""
     step: Annotated[int, Field(ge=0)] = 0
     """step of the optimizer."""
     total_steps: Annotated[int, Field(ge=0)] = 0
     """totalSteps planned."""
     percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """percent of the run; 100 only when it has succeeded."""
+    """percent of the training's steps; 100 only when the run has succeeded."""
     estimated_remaining_seconds: Annotated[int, Field(ge=0)] | None = None
-    """estimatedRemainingSeconds of the stage."""
+    """estimatedRemainingSeconds of the stage, from updateTime on."""
+    estimated_completion_time: Time | None = None
+    """estimatedCompletionTime of the stage: the same as a moment."""
+    tokens_per_second: Annotated[int, Field(ge=0)] | None = None
+    """tokensPerSecond of the latest steps, padding excluded."""
     metrics: Annotated[list[Metric], Field(max_length=MAX_METRICS)] = []
-    """metrics at this step."""
+    """metrics of the latest step, such as train_loss."""
+    last_evaluation: EvaluationStatus | None = None
+    """lastEvaluation on the validation rows."""
+    resumed_from_step: Annotated[int, Field(ge=0)] | None = None
+    """resumedFromStep is the step that the pod began at; 0: at the beginning."""
+    checkpoint_failure: Message | None = None
+    """checkpointFailure: why the latest checkpoint could not be saved; the training goes on."""
     update_time: Time | None = None
     """updateTime of these values."""
 
@@ -269,6 +330,10 @@ class ResolvedKey(StrEnum):
     """`Float32` or `BFloat16`; `Auto` where only the train stage's device can tell."""
     BEST_METRIC = "bestMetric"
     SEED = "seed"
+    CHECKPOINT_SECONDS = "checkpointSeconds"
+    """Seconds between two checkpoints, as planned."""
+    CHECKPOINT_SIZE = "checkpointSize"
+    """Size of one checkpoint as a quantity, known before the training: the pod's grace period follows from it."""
     TARGET_MODULES = "targetModules"
     """Names of the layers that got an adapter; known after the train stage has built the model."""
     QUANTIZED_LAYERS = "quantizedLayers"
@@ -323,6 +388,16 @@ class FineTuneJobStatus(Model):
     """failedAttempts were counted against runPolicy.backoffLimit, over both stages."""
     active_seconds: Annotated[int, Field(ge=0)] = 0
     """activeSeconds of all ended attempts, those no longer listed included."""
+    preemption_count: Annotated[int, Field(ge=0)] = 0
+    """preemptionCount of interruptions that nobody is to blame for: drained nodes, preemption, a signal."""
+    lost_steps: Annotated[int, Field(ge=0)] = 0
+    """lostSteps of the whole run: steps that were made again after an interruption, as far as it was seen."""
+    lost_seconds: Annotated[int, Field(ge=0)] = 0
+    """lostSeconds of the whole run: training time since the checkpoint that the run went on from."""
+    checkpoints: Annotated[list[CheckpointStatus], Field(max_length=MAX_CHECKPOINTS)] = []
+    """checkpoints in the store, the newest first."""
+    checkpoint_request: Annotated[str, Field(max_length=256)] | None = None
+    """checkpointRequest is the value of the annotation finetune.dev/checkpoint-now last passed on to a pod."""
     progress: Progress | None = None
     """progress of the run, best effort."""
     metrics: MetricsStatus | None = None

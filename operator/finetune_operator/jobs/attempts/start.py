@@ -4,10 +4,12 @@ What the API server refuses only somebody else can change: a quota, a policy, a 
 attempt, so that the run stays stalled between two tries instead of flickering with each. Pure.
 """
 
-from finetune_api import errors
+import re
+
+from finetune_api import errors, quantities, run
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import Attempt, FineTuneJobStatus, JobRefusal, Milestone, Reason
+from finetune_api.kinds.finetunejob.status import Attempt, FineTuneJobStatus, JobRefusal, Milestone, Reason, ResolvedKey
 from finetune_api.run import JobIdentity, PreparedReference, Stage
 from finetune_operator.jobs import failures
 from finetune_operator.jobs.attempts import clock, limits, refusals
@@ -54,12 +56,21 @@ def _build_job(context: Context, spec: FineTuneJobSpec, stage: Stage, image: str
         image=image,
         prepared=_build_prepared(context.status) if stage is Stage.TRAIN else None,
         deadline_seconds=limits.compute_job_deadline(context, spec, stage),
+        grace_seconds=_compute_grace(context.status, stage),
         settings=context.settings,
         inherited=inherited.Inherited(
             labels=inherited.choose(job.labels, context.settings.pod_labels),
             annotations=inherited.choose(job.annotations, context.settings.pod_annotations),
         ),
     )
+
+
+def _compute_grace(current: FineTuneJobStatus, stage: Stage) -> int:
+    """Give a pod that trains the time its state takes to be saved; its size is the prepare stage's to say."""
+    size = current.resolved.get(ResolvedKey.CHECKPOINT_SIZE, "")
+    if stage is Stage.PREPARE or not re.fullmatch(quantities.BYTES_PATTERN, size):
+        return run.TERMINATION_GRACE_SECONDS
+    return run.compute_grace_seconds(int(quantities.parse_quantity(size)))
 
 
 def _record_refusal(context: Context, attempt: Attempt) -> Result | None:

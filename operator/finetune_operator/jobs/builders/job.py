@@ -29,6 +29,7 @@ def build_job(
     image: str,
     prepared: PreparedReference | None,
     deadline_seconds: int,
+    grace_seconds: int,
     settings: Settings,
     inherited: Inherited,
 ) -> Manifest:
@@ -41,6 +42,7 @@ def build_job(
         image: of the trainer.
         prepared: output of the prepare stage; for stage train.
         deadline_seconds: the Job's own limit, waiting included.
+        grace_seconds: what its pod gets to end after it was told to.
         settings: resources and queueing of the prepare stage.
         inherited: labels and annotations of the FineTuneJob for Job and pod; ours go first.
 
@@ -71,7 +73,7 @@ def build_job(
                     "labels": labels,
                     "annotations": {**inherited.annotations, group.ANNOTATION_RUN_CONFIG: config},
                 },
-                "spec": pod.build_pod_spec(spec, stage, image, settings),
+                "spec": pod.build_pod_spec(spec, stage, image, settings, grace_seconds),
             },
         },
     }

@@ -23,15 +23,23 @@ _SHARED_MEMORY_PART = 4
 """Shared memory gets this part of the memory limit it counts against (a choice): loader workers pass batches in it."""
 
 
-def build_pod_spec(spec: FineTuneJobSpec, stage: Stage, image: str, settings: Settings) -> Manifest:
-    """Build the pod's spec for one stage."""
+def build_pod_spec(spec: FineTuneJobSpec, stage: Stage, image: str, settings: Settings, grace_seconds: int) -> Manifest:
+    """Build the pod's spec for one stage.
+
+    Args:
+        spec: with all defaults.
+        stage: prepare or train.
+        image: of the trainer.
+        settings: resources of the prepare stage.
+        grace_seconds: what the pod gets to end after it was told to.
+    """
     resources = _build_resources(spec, stage, settings)
     placement = spec.placement
     pod: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": run.TERMINATION_GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -39,7 +47,7 @@ def build_pod_spec(spec: FineTuneJobSpec, stage: Stage, image: str, settings: Se
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_build_container(spec, stage, image, resources)],
+        "containers": [_build_container(spec, stage, image, resources, grace_seconds)],
         "volumes": _build_volumes(spec, stage, resources["limits"]["memory"]),
         "tolerations": _build_tolerations(spec, stage),
     }
@@ -53,7 +61,9 @@ def build_pod_spec(spec: FineTuneJobSpec, stage: Stage, image: str, settings: Se
     return pod | {key: value for key, value in optional.items() if value}
 
 
-def _build_container(spec: FineTuneJobSpec, stage: Stage, image: str, resources: Manifest) -> Manifest:
+def _build_container(
+    spec: FineTuneJobSpec, stage: Stage, image: str, resources: Manifest, grace_seconds: int
+) -> Manifest:
     mounts = [
         {"name": "run", "mountPath": run.RUN_CONFIG_DIRECTORY, "readOnly": True},
         {"name": "scratch", "mountPath": run.SCRATCH_DIRECTORY},
@@ -64,7 +74,7 @@ def _build_container(spec: FineTuneJobSpec, stage: Stage, image: str, resources:
         "name": run.CONTAINER_NAME,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "env": _build_environment(spec, resources["limits"]),
+        "env": _build_environment(spec, resources["limits"], grace_seconds),
         "resources": resources,
         "ports": [{"name": run.METRICS_PORT_NAME, "containerPort": run.METRICS_PORT, "protocol": "TCP"}],
         "volumeMounts": mounts,
@@ -93,7 +103,7 @@ def _build_resources(spec: FineTuneJobSpec, stage: Stage, settings: Settings) ->
     return {"requests": limits | {"ephemeral-storage": wanted.scratch}, "limits": limits}
 
 
-def _build_environment(spec: FineTuneJobSpec, limits: Manifest) -> list[Manifest]:
+def _build_environment(spec: FineTuneJobSpec, limits: Manifest, grace_seconds: int) -> list[Manifest]:
     """Defaults, then the user's variables, then ours: what the run depends on can't be overridden."""
     threads = str(max(1, math.ceil(quantities.parse_quantity(limits["cpu"]))))
     values = {
@@ -108,7 +118,7 @@ def _build_environment(spec: FineTuneJobSpec, limits: Manifest) -> list[Manifest
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
     }
     values |= {item.name: item.value for item in spec.trainer.env}
-    values |= {run.GRACE_VARIABLE: str(run.TERMINATION_GRACE_SECONDS), run.SCRATCH_VARIABLE: run.SCRATCH_DIRECTORY}
+    values |= {run.GRACE_VARIABLE: str(grace_seconds), run.SCRATCH_VARIABLE: run.SCRATCH_DIRECTORY}
     if spec.resources.gpu_resource not in limits:
         # Where NVIDIA's runtime is the node's default, a container that asks for no GPU sees all of them.
         values["NVIDIA_VISIBLE_DEVICES"] = "void"
@@ -118,7 +128,9 @@ def _build_environment(spec: FineTuneJobSpec, limits: Manifest) -> list[Manifest
     if storage.region:
         values |= {"AWS_REGION": storage.region, "AWS_DEFAULT_REGION": storage.region}
     secrets = CREDENTIAL_KEYS if storage.secret_name else {}
-    plain: list[Manifest] = [{"name": name, "value": value} for name, value in values.items() if name not in secrets]
+    taken = {*secrets, run.POD_UID_VARIABLE}
+    plain: list[Manifest] = [{"name": name, "value": value} for name, value in values.items() if name not in taken]
+    plain.append({"name": run.POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}})
     return plain + [_build_secret_variable(storage.secret_name, key, optional) for key, optional in secrets.items()]
 
 

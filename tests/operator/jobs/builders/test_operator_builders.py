@@ -22,7 +22,12 @@ PREPARED = PreparedReference(attempt=1, sha256="a" * 64)
 
 
 def _build(
-    stage: Stage, attempt: int = 1, settings: Settings = SETTINGS, inherited: Inherited = NOTHING, **edits: Any
+    stage: Stage,
+    attempt: int = 1,
+    settings: Settings = SETTINGS,
+    inherited: Inherited = NOTHING,
+    grace_seconds: int = 120,
+    **edits: Any,
 ) -> Manifest:
     spec = FineTuneJobSpec.model_validate(make_job(**edits)["spec"])
     return job_builder.build_job(
@@ -32,6 +37,7 @@ def _build(
         image=spec.trainer.image or settings.trainer_image,
         prepared=PREPARED if stage is Stage.TRAIN else None,
         deadline_seconds=90_000,
+        grace_seconds=grace_seconds,
         settings=settings,
         inherited=inherited,
     )
@@ -154,6 +160,7 @@ def test_the_train_job_of_a_gpu_run_is_exactly_this() -> None:
                                 {"name": "AWS_ENDPOINT_URL_S3", "value": "http://s3.demo.svc:8333"},
                                 {"name": "AWS_REGION", "value": "eu-west-1"},
                                 {"name": "AWS_DEFAULT_REGION", "value": "eu-west-1"},
+                                {"name": "FINETUNE_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
                                 {
                                     "name": "AWS_ACCESS_KEY_ID",
                                     "valueFrom": {
