@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_api import metrics, run
 from finetune_api.metrics import Series
-from finetune_api.run import JobIdentity
-from finetune_trainer.telemetry import logs, prometheus
+from finetune_api.run import JobIdentity, Stage
+from finetune_trainer.telemetry import logs, prometheus, server
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 JOB = JobIdentity(namespace="demo", name="job", uid="uid-1", attempt=2)
@@ -28,7 +28,7 @@ def fetch(port: int) -> str:
 
 
 def test_every_trainer_series_of_the_contract_is_served_and_no_other() -> None:
-    port = prometheus.start_exporter(0)
+    port = server.start(Stage.TRAIN, 0)
     assert port is not None
     served = {
         (family.name + ("_total" if family.type == "counter" else ""), family.type, family.documentation)
@@ -82,9 +82,9 @@ def test_a_port_that_is_taken_costs_the_figures_not_the_run(
 ) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - as the exporter listens
         monkeypatch.setenv(run.METRICS_PORT_VARIABLE, str(taken.getsockname()[1]))
-        assert prometheus.start_exporter() is None
+        assert server.start(Stage.TRAIN) is None
     monkeypatch.setenv(run.METRICS_PORT_VARIABLE, "not a port")
-    assert prometheus.start_exporter() is None
+    assert server.start(Stage.TRAIN) is None
     assert len(caplog.records) == 2
 
 

@@ -21,7 +21,7 @@ from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Quantization, RowsWithoutTarget, SpecialTokensInText
 from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
-from finetune_api.run import RunConfig, TerminationMessage
+from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage, tasks
 from finetune_trainer.data import findings as findings_of
 from finetune_trainer.data import report, sources, tokenized_files
@@ -42,7 +42,7 @@ from finetune_trainer.stages import preflight, probe
 from finetune_trainer.stages.probe import Listing
 from finetune_trainer.storage import Store
 from finetune_trainer.tasks import TaskPreparation
-from finetune_trainer.telemetry import prometheus
+from finetune_trainer.telemetry import prometheus, server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +77,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     # Before transformers is imported: it reads this once.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    prometheus.start_exporter()
+    server.start(Stage.PREPARE)
     spec = config.spec
     _check_spec(spec)
     layout = artifacts.build_run_layout(spec.output.uri, config.job.uid)

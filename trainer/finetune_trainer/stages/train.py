@@ -24,7 +24,7 @@ from finetune_trainer.publishing.commit import Published
 from finetune_trainer.stages import train_inputs
 from finetune_trainer.stages.train_inputs import Inputs
 from finetune_trainer.storage import Store
-from finetune_trainer.telemetry import prometheus
+from finetune_trainer.telemetry import prometheus, server
 
 if TYPE_CHECKING:
     from finetune_trainer.training.run import Trained
@@ -53,7 +53,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     layout = commit.build_layout(config)
     if int(os.environ.get("RANK", "0")) > 0:
         return _follow(config, scratch)
-    prometheus.start_exporter()
+    server.start(Stage.TRAIN)
 
     # Fetch while torch is imported: both take seconds, one waits for the network and the other for the processor.
     prometheus.record_phase("fetch")
@@ -105,6 +105,8 @@ def _overlap(fetch: Callable[[], tuple[Store, Published | Inputs]]) -> tuple[Sto
 def _unpack_base(config: RunConfig, fetched: Inputs) -> None:
     from finetune_trainer.training import run as training
 
+    if fetched.gguf_file is not None:
+        prometheus.record_phase("unpack")
     training.unpack_base(config, fetched)
 
 

@@ -1,21 +1,23 @@
-"""Prometheus series of the trainer: one object per `finetune_api.metrics.Series`, served on the metrics port.
+"""The one place where figures of a run are recorded: Prometheus series, and the live progress beside them.
 
-The series live in a registry of this module, so nothing of the client library's own appears beside them. A figure that
-can't be recorded costs a log line, never the run: every `record_` function and `start_exporter` swallow and log.
+One object per `finetune_api.metrics.Series`; they live in a registry of this module, so nothing of the client library's
+own appears beside them. `server` serves them. A figure that can't be recorded costs a log line, never the run: every
+`record_` function swallows and logs.
 """
 
 import functools
 import logging
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from finetune_api import metrics, run
-from finetune_api.metrics import Series
+from finetune_api import metrics, quantities
+from finetune_api.kinds.finetunejob.status import CheckpointStatus, parse_time
+from finetune_api.metrics import Series, TrainerPhase
+from finetune_trainer.telemetry import live
 
 logger = logging.getLogger(__name__)
 
@@ -69,22 +71,13 @@ _S3_RETRIES = _build_counter(metrics.TRAINER_S3_RETRIES_TOTAL)
 _GPU_MEMORY = _build_gauge(metrics.TRAINER_GPU_MEMORY)
 
 
-def start_exporter(port: int | None = None) -> int | None:
-    """Serve `/metrics` in a thread of its own; a port that is taken costs the figures, not the run.
+_checkpoint_seen: list[float] = []
+"""Time of the newest checkpoint, or of the first step."""
 
-    Args:
-        port: port to listen on, 0 for a free one. Default: `FINETUNE_METRICS_PORT`, else the contract's port.
 
-    Returns:
-        The port that answers, or None when none could be opened.
-    """
-    try:
-        wanted = int(os.environ.get(run.METRICS_PORT_VARIABLE, run.METRICS_PORT)) if port is None else port
-        server, _ = prometheus_client.start_http_server(wanted, registry=REGISTRY)
-    except (OSError, OverflowError, ValueError) as error:
-        logger.warning("metrics are not served: %s", error)
-        return None
-    return int(server.server_port)
+def _note_checkpoint_time(moment: float) -> None:
+    _checkpoint_seen[:] = [moment]
+    _LAST_CHECKPOINT.set(moment)
 
 
 @_never_fails
@@ -92,12 +85,17 @@ def record_phase(phase: str) -> None:
     """Set the phase the trainer is in; one of `metrics.TrainerPhase`."""
     for known in metrics.TrainerPhase:
         _PHASE.labels(known.value).set(known == phase)
+    if phase == TrainerPhase.TRAIN and not _checkpoint_seen:
+        # The age of the newest checkpoint counts from here.
+        _note_checkpoint_time(time.time())
+    live.STATE.record_phase(phase)
 
 
 @_never_fails
 def record_plan(total_steps: int) -> None:
     """Record the number of optimizer steps planned."""
     _STEPS_PLANNED.set(total_steps)
+    live.STATE.record_plan(total_steps)
 
 
 @_never_fails
@@ -106,12 +104,15 @@ def record_step(step: int, duration_seconds: float, stage: str = "train") -> Non
     _STEP.set(step)
     _STEP_DURATION.labels(stage).observe(duration_seconds)
     _LAST_STEP.set(time.time())
+    live.STATE.record_step(step)
 
 
 @_never_fails
 def record_loss(loss: float, split: str) -> None:
     """Record the latest loss on a split."""
     _LOSS.labels(split).set(loss)
+    if split == "train":
+        live.STATE.record_loss(loss)
 
 
 @_never_fails
@@ -130,6 +131,63 @@ def record_gradient_norm(norm: float) -> None:
 def record_tokens(num_tokens: int) -> None:
     """Add real tokens that were trained on, padding excluded."""
     _TOKENS.inc(num_tokens)
+    live.STATE.record_tokens(num_tokens)
+
+
+@_never_fails
+def record_evaluation(step: int, figures: Mapping[str, float], best_metric: str, *, is_best: bool) -> None:
+    """Record the validation rows' metrics at a step, of which `best_metric` chooses the weights that are kept."""
+    live.STATE.record_evaluation(step, live.build_metrics(figures, best_metric), is_best=is_best)
+
+
+@_never_fails
+def record_resumed(step: int, lost_steps: int | None = None) -> None:
+    """Record the step that this pod goes on from, 0 where it begins anew, before the first step is made.
+
+    Args:
+        step: of the checkpoint.
+        lost_steps: steps of earlier pods that are made again, where they are known.
+    """
+    _STEP.set(step)
+    live.STATE.record_resumed(step, lost_steps)
+
+
+@_never_fails
+def record_checkpoints(checkpoints: Sequence[CheckpointStatus]) -> None:
+    """Record all checkpoints in the store, the newest first: those found, or left after old ones were deleted."""
+    live.STATE.record_checkpoints(checkpoints)
+    if checkpoints:
+        _note_checkpoint_time(parse_time(checkpoints[0].time).timestamp())
+        _CHECKPOINT_BYTES.set(int(quantities.parse_quantity(checkpoints[0].size)))
+
+
+@_never_fails
+def record_checkpoint(checkpoint: CheckpointStatus, duration_seconds: float | None = None) -> None:
+    """Record a checkpoint that is complete in the store.
+
+    Args:
+        checkpoint: the newest from now on.
+        duration_seconds: from the state of its step to its manifest.
+    """
+    _CHECKPOINTS.labels("success").inc()
+    if duration_seconds is not None:
+        _CHECKPOINT_DURATION.observe(duration_seconds)
+    _note_checkpoint_time(parse_time(checkpoint.time).timestamp())
+    _CHECKPOINT_BYTES.set(int(quantities.parse_quantity(checkpoint.size)))
+    live.STATE.record_checkpoint(checkpoint)
+
+
+@_never_fails
+def record_checkpoint_failure(text: str) -> None:
+    """Record that a checkpoint could not be saved, and why; a later one that is takes it back."""
+    _CHECKPOINTS.labels("error").inc()
+    live.STATE.record_checkpoint_failure(text)
+
+
+@_never_fails
+def record_checkpoint_interval(seconds: float) -> None:
+    """Record the time planned between two checkpoints."""
+    _CHECKPOINT_INTERVAL.set(seconds)
 
 
 @_never_fails

@@ -221,6 +221,7 @@ class FineTuneTrainer(transformers.Trainer):
         metrics = scores.compute()
         self._progress.record_evaluation(step, metrics)
         self._best.record(self.model, metrics[self._best_metric], step, self.args.process_index == 0)
+        prometheus.record_evaluation(step, metrics, self._best_metric, is_best=self._best.step == step)
         if self._best.is_exhausted and step < self.state.max_steps:
             self.is_early_stopped = True
             self.control.should_training_stop = True
