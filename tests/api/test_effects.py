@@ -29,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "training.maxLength": 64,
     "training.specialTokensInText": "Text",
     "training.rowsWithoutTarget": "Drop",
+    "training.omittedTurns": "Warn",
     "training.packing": False,
     "training.precision": "Float32",
     "training.seed": 1,
@@ -70,6 +71,7 @@ NO_ROWS = {"split": {"validation": "0"}}
 LORA = {f"method.lora.{name}" for name in ("rank", "alpha", "dropout", "targetModules", "variant")}
 EVERY_STEPS = "evaluation.everySteps"
 TARGET = "training.rowsWithoutTarget"
+TURNS = "training.omittedTurns"
 CONTEXTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "the defaults": ({}, {EVERY_STEPS}),
     "Full": ({"method": {"kind": "Full"}}, {EVERY_STEPS, "method.quantization", *LORA}),
@@ -103,7 +105,8 @@ CONTEXTS: dict[str, tuple[dict[str, Any], set[str]]] = {
 }
 """A context → the edits that make it, and the fields that would do nothing in it."""
 
-LANGUAGE_TASKS = ("CausalLM", "InstructionTuning")
+OF_OTHER_TASKS = {"SequenceClassification": {TARGET, TURNS}, "CausalLM": {TURNS}, "InstructionTuning": set()}
+"""What would do nothing whatever else the job says."""
 NO_TWO_CHANGES = {
     ("no validation rows", "split.validation"),
     ("a language model", "data.0.columns"),
@@ -127,7 +130,7 @@ def test_exactly_the_options_without_effect_are_refused_and_named(context: str) 
         errors = validation.validate_manifest(edit_manifest(base, f"spec.{path}", value))
         if errors and (context, path) not in NO_TWO_CHANGES:
             refused[path] = [error.path for error in errors]
-    assert set(refused) == without_effect | (set() if base["spec"]["task"] in LANGUAGE_TASKS else {TARGET})
+    assert set(refused) == without_effect | OF_OTHER_TASKS[base["spec"]["task"]]
     for path, named in refused.items():
         assert {f"spec.{path}", f"spec.{BLAMED.get(path, path)}"} & set(named), (path, named)
 

@@ -11,6 +11,7 @@ from finetune_api.kinds.finetunejob.spec import (
     FineTuneJobSpec,
     Lora,
     MethodKind,
+    OmittedTurns,
     RowsWithoutTarget,
     Scheduler,
     Split,
@@ -22,6 +23,7 @@ from finetune_api.rules.rule import Rule, build_list, build_match, when
 from finetune_api.tasks import TASKS
 
 LABELLED_TASKS = tuple(task for task, facts in TASKS.items() if "label" in facts.roles)
+CONVERSING_TASKS = tuple(task for task, facts in TASKS.items() if "messages" in facts.roles)
 _LORA = Lora()
 _SPLIT = Split()
 _ALL_LINEAR = "all-linear"
@@ -121,6 +123,16 @@ RULES: tuple[Rule, ...] = (
         lambda spec: when(
             spec.training.rows_without_target != RowsWithoutTarget.REFUSE and spec.task in LABELLED_TASKS,
             spec.training.rows_without_target,
+        ),
+    ),
+    Rule(
+        "training.omittedTurns",
+        "self.training.omittedTurns == 'Refuse' "
+        f"|| self.task in {build_list([task.value for task in CONVERSING_TASKS])}",
+        f"must be left at its default (Refuse) unless task is {' or '.join(CONVERSING_TASKS)}: others have no turns",
+        lambda spec: when(
+            spec.training.omitted_turns != OmittedTurns.REFUSE and spec.task not in CONVERSING_TASKS,
+            spec.training.omitted_turns,
         ),
     ),
     Rule(

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,22 +150,57 @@ def test_tokens_to_learn_that_are_cut_off_are_counted(models: dict[str, Path], t
     assert "rows that were to be learned were cut off by spec.training.maxLength" in said
 
 
-def test_conversations_whose_template_leaves_a_turn_out_are_refused_by_row_and_role(
-    models: dict[str, Path], tmp_path: Path
-) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for path in models["decoder"].iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    template = "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def with_template(models: dict[str, Path], template: str, scratch: Path) -> dict[str, Path]:
+    """Return the models with another chat template of the decoder."""
+    folder = shutil.copytree(models["decoder"], scratch / "decoder")
     (folder / "chat_template.jinja").write_text(template)
-    rows = [{"messages": [{"role": "system", "content": "Answer in French."}, *talk]} for talk in TALKS]
+    return {**models, "decoder": folder}
+
+
+def hold_system(count: int = 3) -> list[dict[str, Any]]:
+    turn = {"role": "system", "content": "Answer in French."}
+    more = [{"role": "user", "content": "and a dog?"}, {"role": "assistant", "content": "an animal"}]
+    return [{"messages": [turn, *talk, *more] if n < count else talk} for n, talk in enumerate(TALKS)]
+
+
+def test_turns_that_the_template_leaves_out_are_refused_once_a_row(models: dict[str, Path], tmp_path: Path) -> None:
+    changed = with_template(models, NO_SYSTEM, tmp_path)
     with pytest.raises(DataError) as caught:
-        run({"train/t.jsonl": write_jsonl(rows)}, models | {"decoder": folder}, tmp_path)
-    assert "messages[1] (system) must stand in what the template makes of the conversation" in caught.value.message
-    assert "t.jsonl line " in caught.value.message
-    assert "into the first message of the user" in caught.value.remedy
+        run({"train/t.jsonl": write_jsonl(hold_system())}, changed, tmp_path / "refused")
+    assert sorted(caught.value.message.split("; ")) == sorted(
+        part
+        for line in (1, 2, 3)
+        for part in (
+            f"t.jsonl line {line}: the model's chat template: messages[1] (system) must stand in what the template makes of"
+            " the conversation",
+            "it doesn't",
+        )
+    )
+    assert (
+        "put what it says into a message of the user, or set spec.training.omittedTurns to Warn" in caught.value.remedy
+    )
     moved = [
         {"messages": [talk[0] | {"content": f"Answer in French.\n\n{talk[0]['content']}"}, talk[1]]} for talk in TALKS
     ]
-    run({"train/t.jsonl": write_jsonl(moved)}, models | {"decoder": folder}, tmp_path / "mended")
+    run({"train/t.jsonl": write_jsonl(moved)}, changed, tmp_path / "mended")
+
+
+def test_turns_that_the_template_leaves_out_are_counted_where_that_is_asked_for(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    changed = with_template(models, NO_SYSTEM, tmp_path)
+    prepared = run({"train/t.jsonl": write_jsonl(hold_system())}, changed, tmp_path / "warned", omittedTurns="Warn")
+    said = [text for text in prepared.warnings if "leaves out" in text]
+    assert sum(int(text.split()[0]) for text in said) == 3
+    assert all(
+        "rows have a turn that the model's chat template leaves out; they are learned without it" in text
+        for text in said
+    )
+    # Both answers of such a conversation stay in one row.
+    assert prepared.data.train_rows + prepared.data.validation_rows == 40

@@ -275,12 +275,14 @@ def test_a_turn_that_the_template_leaves_out_is_refused_with_its_role(decoder: A
     decoder.chat_template = ONLY_TWO_ROLES
     parts = [("user", "hello"), ("assistant", "bonjour")]
     row = tokenize(talk((role, "Answer in French."), *parts), decoder)
-    assert row.problem == (
+    assert row.problem == ""
+    assert row.omitted == (
         f"the model's chat template: messages[1] ({role}) must stand in what the template makes of the conversation;"
         " it doesn't"
     )
-    assert row.remedy
-    assert tokenize(talk(*parts), decoder).problem == ""
+    assert "set spec.training.omittedTurns to Warn" in row.remedy
+    assert learned(row, decoder) == ["bonjour<|im_end|>"]
+    assert tokenize(talk(*parts), decoder).omitted == ""
 
 
 def test_an_answer_that_ends_with_a_token_of_its_own_still_gets_the_stop_token(decoder: Any) -> None:

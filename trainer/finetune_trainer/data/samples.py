@@ -41,6 +41,10 @@ class Remark(StrEnum):
 
     MERGED_BORDER = "have a token that holds the end of the prompt and the beginning of the answer; it is learned"
     ONE_ANSWER = "teach one answer of a conversation, as in use: the template writes answers anew once others follow"
+    OMITTED_TURN = "have a turn that the model's chat template leaves out; they are learned without it"
+    OPENED_ANSWER = (
+        "answer without the block that the model's chat template opens before an answer in use, as of reasoning"
+    )
     REPEATED_BOS = "begin with the text of the begin-of-text token, which the tokenizer adds too; one is kept"
 
 
@@ -83,6 +87,8 @@ class TokenizedRow:
     problem: str = ""
     """Why it can't be learned, found only when it was tokenized; its tokens mean nothing then."""
     remedy: str = ""
+    omitted: str = ""
+    """What of the sample stands in none of the tokens: refused, or counted as `Remark.OMITTED_TURN`."""
     remarks: tuple[Remark, ...] = ()
 
 

@@ -113,6 +113,7 @@ def save_splits(
     findings: Findings,
     *,
     is_dropping: bool = False,
+    is_omitting: bool = False,
 ) -> dict[str, TokenCounts]:
     """Tokenize samples and write `<split>.parquet` for each split, in their order; one without samples has a file too.
 
@@ -123,6 +124,7 @@ def save_splits(
         columns: from `build_columns`.
         findings: takes the samples of which no token would be learned.
         is_dropping: leave those samples out instead.
+        is_omitting: count the rows in whose tokens a part of the sample is missing, and don't refuse them.
     """
     counts = {split: TokenCounts(array("I")) for split in artifacts.SPLITS}
     with contextlib.ExitStack() as stack:
@@ -133,6 +135,8 @@ def save_splits(
         for batch in _tokenize_ahead(_build_batches(samples), tokenize, columns):
             counted = counts[batch.split]
             signals.check(f"the tokenizing of {batch.split}.parquet at row {len(counted.lengths)}")
+            if not is_omitting:
+                _refuse_omissions(batch, findings)
             kept = _count(batch, counted, findings, is_dropping=is_dropping)
             writers[batch.split].add(kept)
     if unlearned := max(counted.longest_unlearned for counted in counts.values()):
@@ -239,12 +243,21 @@ def _count_learned(targets: Any) -> NDArray[numpy.int64]:
     return learned
 
 
+def _refuse_omissions(batch: _Batch, findings: Findings) -> None:
+    """Note the samples of which a part stands in none of the tokens; once, also where a sample became several rows."""
+    previous = None
+    for sample, row in zip(batch.samples, batch.rows, strict=True):
+        if row.omitted and not row.problem and sample is not previous:
+            findings.add(sample.place, row.omitted, row.remedy)
+            previous = sample
+
+
 def _count(batch: _Batch, counts: TokenCounts, findings: Findings, *, is_dropping: bool) -> _Batch:
     """Count a batch; return what is kept of it."""
     for sample, row in zip(batch.samples, batch.rows, strict=True):
         if row.problem:
             findings.add(sample.place, row.problem, row.remedy)
-        for remark in row.remarks:
+        for remark in (*row.remarks, Remark.OMITTED_TURN) if row.omitted else row.remarks:
             places = counts.remarks.setdefault(remark, [])
             places.append(sample.place if len(places) < _MAX_PLACES else "")
         counts.num_truncated += row.is_truncated

@@ -19,7 +19,13 @@ from finetune_api import artifacts, quantities, validation, wording
 from finetune_api.artifacts import FileEntry, InputEntry, PreparedManifest, S3Address
 from finetune_api.errors import ConfigError, DataError, FineTuneError
 from finetune_api.exits import ExitCode
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Quantization, RowsWithoutTarget, SpecialTokensInText
+from finetune_api.kinds.finetunejob.spec import (
+    FineTuneJobSpec,
+    OmittedTurns,
+    Quantization,
+    RowsWithoutTarget,
+    SpecialTokensInText,
+)
 from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage, tasks
@@ -48,8 +54,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-"""As many as the status holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +217,7 @@ def prepare_rows(
         columns,
         findings,
         is_dropping=spec.training.rows_without_target == RowsWithoutTarget.DROP,
+        is_omitting=spec.training.omitted_turns == OmittedTurns.WARN,
     )
     findings.raise_if_any()
     if not counts["train"].lengths:

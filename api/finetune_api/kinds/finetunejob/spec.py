@@ -80,6 +80,11 @@ class SpecialTokensInText(StrEnum):
     REFUSE = "Refuse"
 
 
+class OmittedTurns(StrEnum):
+    REFUSE = "Refuse"
+    WARN = "Warn"
+
+
 class RowsWithoutTarget(StrEnum):
     REFUSE = "Refuse"
     DROP = "Drop"
@@ -190,6 +195,9 @@ class Training(Model):
     special_tokens_in_text: SpecialTokensInText = SpecialTokensInText.WARN
     """specialTokensInText: what becomes of texts in the data that hold the text of special tokens, such as <|im_end|>.
     Warn counts them, and they become those tokens; Text reads them as text; Refuse ends the run and names them."""
+    omitted_turns: OmittedTurns = OmittedTurns.REFUSE
+    """omittedTurns: what becomes of conversations with a turn that the model's chat template leaves out, such as one of
+    the system. Refuse ends the run and names them; Warn learns them without that turn and counts them."""
     packing: bool = True
     """packing lays samples one after another instead of padding them. It changes speed, not results: no sample sees
     another, and a step holds the same samples. status.resolved says where an architecture is padded all the same."""

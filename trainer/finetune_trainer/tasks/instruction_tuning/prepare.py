@@ -94,9 +94,17 @@ def tokenize_batch(
             )
         else:
             row = encoding.build_row(number, _end_answers(encoded, item, head, stop, tokenizer), max_length)
-            is_divided = counts[number] > 1
-            rows.append(replace(row, remarks=(*row.remarks, Remark.ONE_ANSWER)) if is_divided else row)
+            rows.append(_remark(row, item, is_divided=counts[number] > 1))
     return rows
+
+
+def _remark(row: TokenizedRow, item: Rendered, *, is_divided: bool) -> TokenizedRow:
+    """Note what has to be said of a row that can be learned."""
+    remarks = list(row.remarks)
+    remarks += [Remark.ONE_ANSWER] if is_divided else []
+    remarks += [Remark.OPENED_ANSWER] if item.is_opened else []
+    remedy = rendering.describe_omitted(item.omitted) if item.omitted else ""
+    return replace(row, remarks=tuple(remarks), omitted=item.omitted, remedy=remedy)
 
 
 def _render(sample: Sample, tokenizer: "PreTrainedTokenizerBase", stop: int | None) -> list[Rendered]:

@@ -6,13 +6,15 @@ an answer otherwise once others follow has each answer learned in a text of its 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_api.errors import ModelError
 from finetune_trainer.data.samples import Part, Sample
 from finetune_trainer.model.chat_template import ChatTemplate, RefusedError
+from finetune_trainer.tasks.instruction_tuning import answer_spans, content_search
+from finetune_trainer.tasks.instruction_tuning.answer_spans import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +33,10 @@ class Rendered:
     """Where the texts of the messages stand in it."""
     problem: str = ""
     """What is wrong with the sample; it can't be learned then."""
+    omitted: str = ""
+    """Which turns the template leaves out, in words; what remains can be learned."""
+    is_opened: bool = False
+    """Whether the template, when it asks, writes more before an answer than stands before one here."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -78,12 +84,22 @@ def render_answers(sample: Sample, template: ChatTemplate, *, has_stop: bool) ->
         has_stop: whether the template itself ends each turn with a token for that.
     """
     answers = [index for index, part in enumerate(sample.parts) if part.role == "assistant"]
-    if has_stop or len(answers) < 2:
-        whole = render(sample, template)
-        if not whole.problem or len(answers) < 2:
-            return [whole]
+    whole = render(sample, template) if has_stop or len(answers) < 2 else None
+    if whole is not None and not (whole.problem or whole.omitted):
+        return [whole]
     cut = [Sample(sample.row, sample.place, sample.parts[: index + 1]) for index in answers]
-    return [render(part, template, only_last=True) for part in cut]
+    rendered = [_render_last(part, template) for part in cut]
+    is_no_better = any(item.problem or item.omitted for item in rendered)
+    return [whole] if whole is not None and not whole.problem and is_no_better else rendered
+
+
+def _render_last(sample: Sample, template: ChatTemplate) -> Rendered:
+    """Render a conversation of which the last answer is learned: as the template writes it, else as it asks for it."""
+    given = render(sample, template, only_last=True)
+    if not (given.problem or given.omitted):
+        return given
+    asked = render_as_asked(sample, template)
+    return given if asked.problem or asked.omitted else asked
 
 
 def render(sample: Sample, template: ChatTemplate, *, only_last: bool = False) -> Rendered:
@@ -100,72 +116,140 @@ def render(sample: Sample, template: ChatTemplate, *, only_last: bool = False) -
     messages = _build_messages(sample.parts)
     answers = [index for index, part in enumerate(sample.parts) if part.role == "assistant"]
     learned = answers[-1:] if only_last else answers
-    spans: list[tuple[int, int]] = []
-    contents: list[tuple[int, int]] = []
+    spans: dict[int, Span] = {}
     try:
         text, marks = template.render_marked(messages) if template.has_marks else (template.render(messages), [])
-        for index, part in enumerate(sample.parts):
-            where, stop = (contents[-1][1] if contents else 0), len(text)
-            if index in learned:
-                marked = marks[answers.index(index)] if len(marks) == len(answers) else None
-                found = _find_marked(text, marked, template) if template.has_marks else None
-                found = found or _find_span(text, index, messages, template)
-                if found is None:
-                    return _refuse(index, part, "must look the same to the template before and after later turns")
-                spans.append(found)
-                where, stop = found
-            elif part.role == "assistant":
-                continue  # as it would be in use: templates leave out or shorten what was said before
-            content = part.text.strip()
-            start = text.find(content, where, stop)
-            if start < 0:
-                return _refuse(index, part, "must stand in what the template makes of the conversation; it doesn't")
-            contents.append((start, start + len(content)))
+        end = find_end(template)
+        for index in learned:
+            mark = marks[answers.index(index)] if len(marks) == len(answers) else None
+            found = answer_spans.find_marked(text, mark, messages[:index], template, end)
+            found = found or answer_spans.find_span(text, index, messages, template)
+            if found is None:
+                return _refuse(index, sample, "must look the same to the template before and after later turns")
+            spans[index] = found
     except RefusedError as error:
-        return Rendered("", (), (), f"the model's chat template must accept the conversation; it says: {error}")
-    return Rendered(text, tuple(spans), tuple(contents))
+        return _refuse_all(error)
+    omitted = _find_omitted(template, tuple(part.role for part in sample.parts), is_asking=False)
+    return _place(text, spans, omitted, sample)
 
 
-def _refuse(index: int, part: Part, problem: str) -> Rendered:
-    return Rendered("", (), (), f"the model's chat template: messages[{index + 1}] ({part.role}) {problem}")
+def render_as_asked(sample: Sample, template: ChatTemplate) -> Rendered:
+    """Render a conversation as the template asks for its last answer, and put that behind.
+
+    Some write another prompt where an answer is given than where one is asked for: they leave out the system then, or
+    the block of reasoning that they open.
+
+    Args:
+        sample: whose parts are the messages; the last one is of the assistant.
+        template: of the model.
+
+    Raises:
+        ModelError: the template fails.
+    """
+    *before, answer = sample.parts
+    try:
+        asking = template.render(_build_messages(before), is_asking=True)
+        lead, opened = _find_lead(template)
+    except RefusedError as error:
+        return _refuse_all(error)
+    content = answer.text.strip()
+    if opened:
+        if not content.startswith(opened):
+            return _refuse(len(before), sample, f"must begin with {opened}, as the template asks for it")
+        content = content.removeprefix(opened).lstrip("\n")
+    text = asking + lead + content + find_end(template)
+    omitted = _find_omitted(template, tuple(part.role for part in before), is_asking=True)
+    shown = Sample(sample.row, sample.place, (*before, Part("assistant", content)))
+    return _place(text, {len(before): Span(len(asking), len(text))}, omitted, shown)
+
+
+@functools.lru_cache(maxsize=4)
+def _find_lead(template: ChatTemplate) -> tuple[str, str]:
+    """Return what the template writes between a question that is asked and its answer, and what it opens there."""
+    messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+    asking, given = template.render(messages[:1], is_asking=True), template.render(messages)
+    if given.startswith(asking):
+        return given[len(asking) : given.rfind(_ANSWER)], ""
+    common = next(index for index in range(len(asking) + 1) if not given.startswith(asking[: index + 1]))
+    return "", asking[common:].strip()
+
+
+def _place(text: str, spans: Mapping[int, Span], omitted: Collection[int], sample: Sample) -> Rendered:
+    """Find what the messages say in the text: in the segments that are learned, and in their order."""
+    contents: list[tuple[int, int]] = []
+    at = 0
+    for index, part in enumerate(sample.parts):
+        if index in omitted or (part.role == "assistant" and index not in spans):
+            continue  # an earlier answer is as it would be in use: templates leave out or shorten those
+        # What the system says may be put into any turn of the user, the last one for instance, or before all.
+        is_anywhere = part.role == "system"
+        where, stop = (0 if is_anywhere else at), len(text)
+        if index in spans:
+            where, stop = spans[index].start, spans[index].end
+        place = content_search.find(part.text, text, where, stop)
+        if place is None:
+            return _refuse(index, sample, "must stand whole in what the template makes of the conversation; it doesn't")
+        contents.append(place)
+        at = at if is_anywhere else place[1]
+    return Rendered(
+        text,
+        tuple((span.start, span.end) for span in spans.values()),
+        tuple(contents),
+        omitted=_describe_omitted(omitted, sample),
+        is_opened=any(span.is_opened for span in spans.values()),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _find_omitted(template: ChatTemplate, roles: tuple[str, ...], *, is_asking: bool) -> frozenset[int]:
+    """Return which turns but answers the template leaves out of every conversation of these roles."""
+    parts = [Part(role, f"Message {index}.") for index, role in enumerate(roles)]
+    try:
+        text = template.render(_build_messages(parts), is_asking=is_asking)
+    except RefusedError:
+        return frozenset()  # it minds what is said in them
+    return frozenset(index for index, part in enumerate(parts) if part.role != "assistant" and part.text not in text)
+
+
+def _describe_omitted(omitted: Collection[int], sample: Sample) -> str:
+    if not omitted:
+        return ""
+    turns = ", ".join(f"messages[{index + 1}] ({sample.parts[index].role})" for index in sorted(omitted))
+    return f"the model's chat template: {turns} must stand in what the template makes of the conversation; it doesn't"
+
+
+def _refuse(index: int, sample: Sample, problem: str) -> Rendered:
+    role = sample.parts[index].role
+    return Rendered("", (), (), f"the model's chat template: messages[{index + 1}] ({role}) {problem}")
+
+
+def _refuse_all(error: RefusedError) -> Rendered:
+    return Rendered("", (), (), f"the model's chat template must accept the conversation; it says: {error}")
 
 
 def _build_messages(parts: Sequence[Part]) -> list[dict[str, str]]:
     return [{"role": part.role, "content": part.text} for part in parts]
 
 
-def _find_marked(text: str, mark: tuple[int, int] | None, template: ChatTemplate) -> tuple[int, int] | None:
-    """Return the segment that the template marks; None where its marks are others than one for each answer."""
-    if mark is None:
-        return None
-    # Some templates leave the end of the turn out of their marks; without it no model would learn to stop.
-    end = find_end(template)
-    return mark[0], mark[1] + len(end) if end and text.startswith(end, mark[1]) else mark[1]
-
-
-def _find_span(
-    text: str, index: int, messages: Sequence[dict[str, str]], template: ChatTemplate
-) -> tuple[int, int] | None:
-    """Return the segment of an answer that is learned; None where the template writes it otherwise later on."""
-    history = template.render(messages[:index])
-    asking = template.render(messages[:index], is_asking=True)
-    answered = template.render(messages[: index + 1]).rstrip()
-    # Not the length of `asking`: some templates open a block of reasoning there that an answer needn't have.
-    start = _count_common(asking, answered)
-    return (start, len(answered)) if start >= len(history) and text.startswith(answered) else None
-
-
-def _count_common(first: str, second: str) -> int:
-    """Count the characters both texts begin with."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))
-
-
 def describe(problem: str) -> str:
     """Say what to do about a conversation that can't be rendered."""
-    if "(system)" in problem:
+    if "must stand whole" in problem:
+        return (
+            "leave out of it what the template takes away, such as reasoning before </think>, or use a model whose chat"
+            " template keeps it."
+        )
+    if "(system)" in problem or "system role" in problem.lower():
         return (
             "use a model whose chat template has a turn for the system, or put what it says into the first message of"
             " the user."
         )
     return "give the roles in the order the model's chat template knows, or use another model."
+
+
+def describe_omitted(omitted: str) -> str:
+    """Say what to do about turns that the template leaves out."""
+    role = "system" if "(system)" in omitted else "role"
+    return (
+        f"use a model whose chat template has a turn for the {role}, put what it says into a message of the user, or"
+        " set spec.training.omittedTurns to Warn, which learns the conversation without it."
+    )
