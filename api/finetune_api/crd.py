@@ -20,6 +20,7 @@ _PRINTER_COLUMNS = (
     ("Task", "string", ".spec.task", 0),
     ("Method", "string", ".spec.method.kind", 0),
     ("Progress", "integer", ".status.progress.percent", 0),
+    ("ETA", "string", ".status.progress.estimatedCompletionTime", 0),
     ("Attempts", "integer", ".status.attemptCount", 0),
     ("Model", "string", ".spec.model.uri", 1),
     ("Queue", "string", ".spec.placement.queueName", 1),

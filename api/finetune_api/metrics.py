@@ -54,6 +54,9 @@ OPERATOR_API_REQUEST_DURATION = Series(
     ("verb", "resource"),
     _REQUEST_BUCKETS,
 )
+OPERATOR_POD_REQUESTS_TOTAL = Series(
+    "finetune_operator_pod_requests_total", "counter", "Running pods asked for their progress.", ("result",)
+)
 OPERATOR_EVENT_LOOP_LAG = Series(
     "finetune_operator_event_loop_lag_seconds", "gauge", "How late the event loop runs its timers."
 )

@@ -13,13 +13,14 @@ from finetune_operator import (
     settings,
 )
 from finetune_operator.jobs.kind import FineTuneJobs
-from finetune_operator.runtime import access, health, kopf_runner, logs
+from finetune_operator.runtime import access, health, kopf_runner, logs, pod_poller
 from finetune_operator.runtime.access import AccessError
 from finetune_operator.runtime.api_client import Client, ClientError
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.kopf_runner import Memo
 from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.pod_poller import PodPoller
 from finetune_operator.runtime.resync import Resync
 from finetune_operator.settings import Settings
 
@@ -38,7 +39,8 @@ async def run(configuration: Settings) -> None:
     metrics = Metrics()
     signs = Health(metrics, configuration.resync_seconds)
     kind, client = FineTuneJobs(configuration, metrics), Client(metrics)
-    controller = Controller(kind, client, metrics, signs)
+    poller = PodPoller(kind, metrics, seconds=configuration.progress_seconds)
+    controller = Controller(kind, client, metrics, signs, poller)
     namespaces = configuration.watched_namespaces
     resync = Resync(controller, client, metrics, signs, namespaces=namespaces, seconds=configuration.resync_seconds)
     endpoints = await health.serve(
@@ -57,10 +59,12 @@ async def run(configuration: Settings) -> None:
                 kind.unfinished_selector
             )
         loops = [controller.work() for _ in range(configuration.workers)]
+        loops += [poller.work(controller.queue.add) for _ in range(pod_poller.PARALLEL)]
         async with _running(*loops, resync.run_forever(), signs.watch_loop()):
             await kopf_runner.watch(kopf_settings, namespaces, Memo(controller=controller, ending=asyncio.Event()))
     finally:
         await endpoints.cleanup()
+        await poller.close()
         await client.close()
 
 

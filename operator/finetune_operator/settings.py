@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     """FINETUNE_RESYNC_SECONDS between two comparisons of everything with the API server (a choice)."""
     workers: Annotated[int, Field(ge=1, le=256)] = 24
     """FINETUNE_WORKERS: FineTuneJobs reconciled at the same time (a choice; one is never in two workers)."""
+    progress_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+    """FINETUNE_PROGRESS_SECONDS between two requests for the progress of one running pod (a choice); the status is
+    written for news only."""
     prepare_cpu: Quantity = "1"
     """FINETUNE_PREPARE_CPU of the prepare pod; less where the job's own `spec.resources.cpu` is less."""
     prepare_memory: Quantity = "4Gi"

@@ -8,7 +8,7 @@ import helm_python
 import pytest
 from chart_rendering import MONITORS, NARROW_NETWORKS, PROMETHEUS, find, render
 
-from finetune_api import group
+from finetune_api import group, run
 
 DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
 ANYWHERE = [
@@ -18,12 +18,17 @@ ANYWHERE = [
 ]
 
 
+METRICS = [{"port": "metrics", "protocol": "TCP"}]
+PROGRESS = [{"port": run.METRICS_PORT, "protocol": "TCP"}]
+TRAINERS = {"matchExpressions": [{"key": group.LABEL_JOB, "operator": "Exists"}]}
+
+
 def _network_policies(*values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = find(render(*values), "NetworkPolicy")
     return {f"{item['metadata']['namespace']}/{item['metadata']['name']}": item["spec"] for item in found}
 
 
-def test_the_operator_reaches_dns_and_the_api_server_and_is_reached_by_nobody() -> None:
+def test_the_operator_reaches_dns_the_api_server_and_trainers_and_is_reached_by_nobody() -> None:
     [deployment] = find(render(), "Deployment")
     api_server = {"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]}
     assert _network_policies() == {
@@ -31,9 +36,27 @@ def test_the_operator_reaches_dns_and_the_api_server_and_is_reached_by_nobody() 
             "podSelector": deployment["spec"]["selector"],
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [],
-            "egress": [DNS, api_server],
+            "egress": [
+                DNS,
+                api_server,
+                {"to": [{"namespaceSelector": {}, "podSelector": TRAINERS}], "ports": PROGRESS},
+            ],
         }
     }
+
+
+def test_the_operator_reads_the_progress_of_the_namespaces_it_watches() -> None:
+    policies = _network_policies({"watch": {"namespaces": ["team-a", "team-b"]}})
+    [rule] = policies["finetune-system/tuning-finetune-operator"]["egress"][2:]
+    watched = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a", "team-b"]}
+    peer = {"podSelector": TRAINERS, "namespaceSelector": {"matchExpressions": [watched]}}
+    assert rule == {"to": [peer], "ports": PROGRESS}
+
+
+def _build_operator_peer() -> dict[str, Any]:
+    [deployment] = find(render(), "Deployment")
+    home = {"matchLabels": {"kubernetes.io/metadata.name": "finetune-system"}}
+    return {"namespaceSelector": home, "podSelector": deployment["spec"]["selector"]}
 
 
 def test_trainers_reach_dns_and_the_store_but_no_metadata_service() -> None:
@@ -42,9 +65,9 @@ def test_trainers_reach_dns_and_the_store_but_no_metadata_service() -> None:
         f"{name}/tuning-finetune-operator-trainers" for name in ("team-a", "team-b")
     }
     assert policies["team-b/tuning-finetune-operator-trainers"] == {
-        "podSelector": {"matchExpressions": [{"key": group.LABEL_JOB, "operator": "Exists"}]},
+        "podSelector": TRAINERS,
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [],
+        "ingress": [{"from": [_build_operator_peer()], "ports": METRICS}],
         "egress": [DNS, {"to": ANYWHERE, "ports": [{"protocol": "TCP"}]}],
     }
 
@@ -52,7 +75,12 @@ def test_trainers_reach_dns_and_the_store_but_no_metadata_service() -> None:
 def test_networks_can_be_narrowed_to_the_addresses_that_are_needed() -> None:
     policies = _network_policies({"networkPolicy": NARROW_NETWORKS})
     operator, trainers = policies.values()
-    assert operator["ingress"] == [{"from": PROMETHEUS, "ports": [{"port": "metrics", "protocol": "TCP"}]}]
+    assert operator["ingress"] == [{"from": PROMETHEUS, "ports": METRICS}]
+    assert trainers["ingress"] == [{"from": [_build_operator_peer()], "ports": METRICS}]
+    [_, trainers] = _network_policies(
+        {"networkPolicy": {"trainer": NARROW_NETWORKS["trainer"] | {"metricsFrom": PROMETHEUS}}}
+    ).values()
+    assert trainers["ingress"] == [{"from": [_build_operator_peer(), *PROMETHEUS], "ports": METRICS}]
     assert operator["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
     assert trainers["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
     assert list(policies)[1] == "team-a/tuning-finetune-operator-trainers"

@@ -104,7 +104,7 @@ def test_every_object_of_the_matrix_is_valid_for_the_minor(minor: str, native: l
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
     }
-    assert len(native) == 38
+    assert len(native) == 40
 
 
 def test_the_validation_would_find_an_unknown_field() -> None:
@@ -211,7 +211,7 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
         "watch": {"namespaces": ["b", "a"]},
         "prepare": {"cpu": 2, "memory": "8Gi", "deadlineSeconds": 31_536_000},
         "kueue": {"queuePrepareJobs": True},
-        "reconcile": {"workers": 16, "resyncSeconds": 300, "unschedulableGraceSeconds": 0},
+        "reconcile": {"workers": 16, "resyncSeconds": 300, "progressSeconds": 60, "unschedulableGraceSeconds": 0},
         "logging": {"level": "DEBUG", "format": "text"},
     }
     assert settings.load_settings(_environment(values)) == settings.Settings(
@@ -228,6 +228,7 @@ def test_values_reach_the_operator_as_they_were_written() -> None:
         insecure_endpoints=("minio.internal",),
         watched_namespaces=("b", "a"),
         resync_seconds=300.0,
+        progress_seconds=60,
         workers=16,
         prepare_cpu="2",
         prepare_memory="8Gi",

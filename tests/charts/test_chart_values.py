@@ -39,6 +39,7 @@ OTHER_VALUES: dict[str, Any] = {
     "kueue.queuePrepareJobs": True,
     "reconcile.workers": 1,
     "reconcile.resyncSeconds": 60,
+    "reconcile.progressSeconds": 60,
     "reconcile.unschedulableGraceSeconds": 60,
     "logging.level": "DEBUG",
     "logging.format": "text",
@@ -81,7 +82,7 @@ OTHER_VALUES: dict[str, Any] = {
 }
 """Another value for every one in values.yaml; the render with it must differ from the one without."""
 
-NUM_VALUES = 65
+NUM_VALUES = 66
 OPEN_OBJECTS = {
     "global",
     "affinity.nodeAffinity",
@@ -166,7 +167,7 @@ def test_templates_use_no_value_that_values_yaml_does_not_have() -> None:
         used |= set(re.findall(r"\.Values\.([A-Za-z.]+)", template.read_text()))
     known = set(_find_leaves(_read_values()))
     assert {path for path in used if not any(f"{leaf}.".startswith(f"{path}.") for leaf in known)} == set()
-    assert (len(templates), len(used)) == (12, 54)
+    assert (len(templates), len(used)) == (12, 55)
 
 
 def _find_objects(node: dict[str, Any], path: Path = ()) -> Iterator[tuple[str, dict[str, Any]]]:

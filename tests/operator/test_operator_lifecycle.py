@@ -33,7 +33,7 @@ def test_prepare_then_train_then_succeeded(stage: Stage, operator: Operator) -> 
     run.wait_pod("train").start()
     training = run.wait_phase("Training")
     assert (training["preparedAttempt"], training["preparedSHA256"]) == (1, "a" * 64)
-    assert training["progress"]["percent"] == 20
+    assert training["progress"]["percent"] == 0
     run.play_train()
     final = run.wait_phase("Succeeded")
     assert {name: value for name, (value, _) in get_conditions(final).items()} == {

@@ -18,6 +18,7 @@ from finetune_operator.runtime.api_client import Client
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.pod_poller import PodPoller
 from finetune_operator.settings import Settings
 
 pytestmark = pytest.mark.contract
@@ -134,7 +135,8 @@ class _Sweep:
         """Reconcile until a pass writes nothing; a crash is followed by a new process, which knows nothing."""
         client = _MortalClient(kubeconfig, self._crash_at, dies_after=self._dies_after)
         metrics = Metrics()
-        controller = Controller(FineTuneJobs(SETTINGS, metrics), client, metrics, Health(metrics, 30))
+        kind = FineTuneJobs(SETTINGS, metrics)
+        controller = Controller(kind, client, metrics, Health(metrics, 30), PodPoller(kind, metrics, seconds=15))
         before = -1
         try:
             while client.writes != before:

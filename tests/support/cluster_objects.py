@@ -11,7 +11,7 @@ from manifests import Manifest, make_manifest
 from finetune_api import crd
 from finetune_api.kinds.finetunejob import status
 from finetune_operator.jobs import observe, reconcile
-from finetune_operator.runtime.kind import Children, Refusal
+from finetune_operator.runtime.kind import Answer, Children, Refusal
 from finetune_operator.runtime.plan import Plan
 from finetune_operator.settings import Settings
 
@@ -125,7 +125,8 @@ def hold_pod(pod: Manifest, reason: str, message: str = "") -> None:
 def start_pod(pod: Manifest, seconds: float) -> None:
     """Let the container run."""
     state = {"running": {"startedAt": time_text(seconds)}}
-    pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": state}]}
+    containers = [{"name": "trainer", "state": state}]
+    pod["status"] = {"phase": "Running", "podIP": "10.0.0.7", "containerStatuses": containers}
 
 
 def end_pod(
@@ -176,6 +177,12 @@ def build_trained_message(attempt: int = 1, **fields: Any) -> str:
     )
 
 
+def make_checkpoint(step: int, attempt: int = 1, seconds: float = 0, uid: str = UID, **fields: Any) -> Manifest:
+    """Return a checkpoint as the trainer tells it, in the folder of the run."""
+    uri = f"s3://runs/movies/runs/{uid}/attempts/{attempt}/checkpoints/step-{step:06}/"
+    return {"step": step, "attempt": attempt, "uri": uri, "size": "12.0Mi", "time": time_text(seconds)} | fields
+
+
 def list_kinds(plan: Plan) -> list[str]:
     """Return the kinds of a plan's actions."""
     return [type(action).__name__ for action in plan.actions]
@@ -196,6 +203,7 @@ class Cluster:
         self.pods: list[Manifest] = []
         self.events: list[Manifest] = []
         self.refusals: dict[str, Refusal] = {}
+        self.answer: Answer | None = None
         self.made = 0
 
     @property
@@ -205,7 +213,9 @@ class Cluster:
 
     def plan(self, seconds: float) -> Plan:
         """Decide, without doing anything."""
-        children = Children(jobs=self.children, pods=self.pods, events=self.events, refusals=self.refusals)
+        children = Children(
+            jobs=self.children, pods=self.pods, events=self.events, refusals=self.refusals, answer=self.answer
+        )
         observed = observe.observe_children(UID, children)
         return reconcile.plan_job(observe.observe_job(self.job), observed, at(seconds), self.settings)
 
@@ -217,6 +227,11 @@ class Cluster:
             for action in plan.actions:
                 self.apply(action, seconds)
         return plan
+
+    def tell(self, pod: Manifest, seconds: float, **report: Any) -> Plan:
+        """Let a pod answer that, and decide."""
+        self.answer = Answer(pod["metadata"]["uid"], json.dumps(report).encode())
+        return self.step(seconds)
 
     def apply(self, action: Any, seconds: float) -> None:
         """Carry out one action."""

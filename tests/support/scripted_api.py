@@ -13,6 +13,7 @@ from finetune_operator.runtime.api_client import Client
 from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics
+from finetune_operator.runtime.pod_poller import PodPoller
 from finetune_operator.runtime.resync import Resync
 from finetune_operator.settings import Settings
 
@@ -70,7 +71,9 @@ class OperatorParts:
     def __init__(self, api: ScriptedApi, settings: Settings) -> None:
         self.health = Health(api.metrics, settings.resync_seconds)
         client = api.connect()
-        self.controller = Controller(FineTuneJobs(settings, api.metrics), client, api.metrics, self.health)
+        kind = FineTuneJobs(settings, api.metrics)
+        poller = PodPoller(kind, api.metrics, seconds=settings.progress_seconds)
+        self.controller = Controller(kind, client, api.metrics, self.health, poller)
         self.resync = Resync(
             self.controller,
             client,

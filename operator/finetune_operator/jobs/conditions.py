@@ -171,13 +171,30 @@ def _build_milestone_rows(current: FineTuneJobStatus, result: Result, facts: Fac
         quota,
         (ConditionType.RUNNING, TRUE if running else FALSE, Milestone.RUNNING.value if running else pending, ""),
         milestone(ConditionType.ARTIFACTS_UPLOADED, current.artifacts is not None, Milestone.ARTIFACTS_UPLOADED),
-        (ConditionType.CHECKPOINT_SAVED, FALSE, Milestone.NOT_FINISHED.value, "this run keeps no periodic checkpoints"),
+        _build_checkpoint_row(current, undecided, pending),
         (ConditionType.TERMINATION_STUCK, *_build_stuck(facts)),
     ]
     was_created = is_finished and status.is_true(current.conditions, ConditionType.JOB_CREATED)
     has_job = facts.has_job or was_created
     created = Milestone.JOB_CREATED.value if has_job else pending
     return [*rows, (ConditionType.JOB_CREATED, TRUE if has_job else FALSE, created, "")]
+
+
+def _build_checkpoint_row(current: FineTuneJobStatus, undecided: ConditionStatus, pending: str) -> Row:
+    condition_type = ConditionType.CHECKPOINT_SAVED
+    newest = current.checkpoints[0] if current.checkpoints else None
+    text = f"step {newest.step} of attempt {newest.attempt}, saved at {newest.time}" if newest is not None else ""
+    failure = current.progress.checkpoint_failure if current.progress is not None else None
+    if failure:
+        known = f"the newest is that of {text}" if text else "there is none yet"
+        return (condition_type, FALSE, Milestone.CHECKPOINT_FAILED.value, f"{failure}; {known}")
+    if text:
+        return (condition_type, TRUE, Milestone.CHECKPOINT_SAVED.value, text)
+    old = status.find_condition(current.conditions, condition_type)
+    if old is not None and old.status == TRUE:
+        # Reached all the same: they are deleted when the run has succeeded.
+        return (condition_type, TRUE, old.reason, old.message)
+    return (condition_type, undecided, pending, "")
 
 
 def _build_stuck(facts: Facts) -> tuple[ConditionStatus, str, str]:

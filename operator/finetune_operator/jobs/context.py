@@ -3,6 +3,7 @@
 Every rule gets the context and writes here; `reconcile` turns the whole into one Plan at the end.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -82,6 +83,11 @@ class Context:
         """Set fields of the last attempt."""
         last = self.status.attempts[-1].model_copy(update=changes)
         self.update(attempts=[*self.status.attempts[:-1], last])
+
+    def add_warnings(self, texts: Iterable[str]) -> None:
+        """Add warnings that aren't there yet, as far as there is room."""
+        added = [status.build_message(logs.scrub_text(text)) for text in texts]
+        self.update(warnings=list(dict.fromkeys([*self.status.warnings, *added]))[: status.MAX_WARNINGS])
 
     def record_event(self, reason: str, message: str, *, is_warning: bool = False) -> None:
         """Add an Event about the FineTuneJob."""

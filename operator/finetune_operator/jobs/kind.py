@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from finetune_api import group, names
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
-from finetune_operator.jobs import observe, reconcile
+from finetune_operator.jobs import observe, reconcile, reports
 from finetune_operator.jobs.attempts import limits
 from finetune_operator.jobs.builders import job as job_builder
 from finetune_operator.jobs.metrics import JobFacts, JobMetrics
+from finetune_operator.jobs.reports import Known
 from finetune_operator.runtime.kind import Children, Key
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.plan import Manifest, Plan
@@ -57,6 +58,12 @@ class FineTuneJobs:
         job = observe.observe_job(manifest)
         return reconcile.plan_job(job, observe.observe_children(job.uid, children), now, self._settings)
 
+    def is_news(self, known: object, body: bytes) -> bool:
+        if not isinstance(known, Known):
+            return False
+        report = reports.parse_report(body, known.layout)
+        return report is not None and reports.is_news(known, report)
+
     def is_finished(self, manifest: Manifest) -> bool:
         return find_final_phase(manifest) is not None
 
@@ -80,6 +87,8 @@ class FineTuneJobs:
         self._metrics.record_namespace(namespace)
         if before.get("observedGeneration", -1) < 0:
             self._metrics.jobs_created.labels(namespace, _find_method(manifest)).inc()
+        lost = plan.status.get("lostSeconds", 0) - before.get("lostSeconds", 0)
+        self._metrics.lost_seconds.labels(namespace).inc(max(0, lost))
         for end in plan.attempt_ends:
             self._metrics.attempt_ends.labels(namespace, end).inc()
         if "completionTime" in plan.status and "completionTime" not in before:

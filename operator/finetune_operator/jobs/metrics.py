@@ -60,6 +60,7 @@ class JobMetrics:
         self.jobs_created = metrics.build_counter(series.JOBS_CREATED_TOTAL)
         self.jobs_finished = metrics.build_counter(series.JOBS_FINISHED_TOTAL)
         self.attempt_ends = metrics.build_counter(series.JOB_ATTEMPTS_TOTAL)
+        self.lost_seconds = metrics.build_counter(series.JOB_LOST_STEP_SECONDS_TOTAL)
         self.job_duration = metrics.build_histogram(series.JOB_DURATION)
 
     def record_namespace(self, namespace: str) -> None:
@@ -74,6 +75,7 @@ class JobMetrics:
             self.jobs_finished.labels(namespace, "succeeded", outcome.value)
         for reason in Reason:
             self.jobs_finished.labels(namespace, "failed", reason.value)
+        self.lost_seconds.labels(namespace)
         for end in ATTEMPT_ENDS:
             self.attempt_ends.labels(namespace, end)
 
@@ -120,7 +122,8 @@ class JobMetrics:
                 self._namespaces[namespace] = now
             elif now - seen > FORGET_AFTER:
                 del self._namespaces[namespace]
-                for series_of in (self.jobs_created, self.jobs_finished, self.attempt_ends, self.job_duration):
+                counters = (self.jobs_created, self.jobs_finished, self.attempt_ends, self.lost_seconds)
+                for series_of in (*counters, self.job_duration):
                     series_of.remove_by_labels({"namespace": namespace})
 
     def collect_jobs(self) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_api.run import CONTAINER_NAME
 from finetune_operator.jobs import child_events
 from finetune_operator.jobs.child_events import StartError
-from finetune_operator.runtime.kind import Children, Key, Refusal
+from finetune_operator.runtime.kind import Answer, Children, Key, Refusal
 
 Manifest = Mapping[str, Any]
 
@@ -71,6 +71,7 @@ class ChildPod:
     """A pod of a child Job; the container fields are those of the trainer's container.
 
     Attributes:
+        address: IP; empty: none yet.
         job_uid: of the Job that made it; empty where none of ours did.
         job_name: of the Job that controls it, or that made it and was deleted without it.
         start_error: what the kubelet failed at last, where its Events were read.
@@ -97,6 +98,7 @@ class ChildPod:
     is_oom_killed: bool = False
     termination_text: str = ""
     start_error: StartError | None = None
+    address: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -137,6 +139,7 @@ class Observed:
     pods: tuple[ChildPod, ...] = ()
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     peers: tuple[Key, ...] = ()
+    answer: Answer | None = None
 
     def find_refusal(self, name: str) -> Refusal | None:
         """Return why the Job of that name could not be made the last time."""
@@ -183,6 +186,7 @@ def observe_children(uid: str, children: Children) -> Observed:
         pods=tuple(_observe_pod(item, jobs, children.events) for item in children.pods),
         refusals=children.refusals,
         peers=tuple(children.peers),
+        answer=children.answer,
     )
 
 
@@ -243,6 +247,7 @@ def _observe_pod(manifest: Manifest, jobs: Mapping[str, Manifest], events: Seque
         is_oom_killed=ended.get("reason") == "OOMKilled",
         termination_text=ended.get("message", ""),
         start_error=child_events.find_start_error(metadata.get("uid", ""), events),
+        address=pod_status.get("podIP", ""),
     )
 
 

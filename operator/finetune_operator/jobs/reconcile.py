@@ -16,7 +16,7 @@ from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone, Reason
 from finetune_operator.jobs import cleanup, conditions, display, failures, progress, transitions
-from finetune_operator.jobs.attempts import end, follow, limits, start
+from finetune_operator.jobs.attempts import end, follow, limits, reports, resumption, start
 from finetune_operator.jobs.conditions import Facts, Result, State
 from finetune_operator.jobs.context import Context
 from finetune_operator.jobs.observe import FineTuneJob, Observed
@@ -52,6 +52,7 @@ def plan_job(job: FineTuneJob, observed: Observed, now: datetime, settings: Sett
         events=tuple(context.events),
         requeue_after=result.requeue_after,
         attempt_ends=tuple(context.attempt_ends),
+        endpoint=reports.find_endpoint(context) if result.state is State.RUNNING else None,
     )
 
 
@@ -98,12 +99,15 @@ def _decide(context: Context) -> Result:
     if spec is None or refusal is not None:
         return refusal or failures.build_failed(Reason.INVALID_SPEC, "spec can't be read")
     context.spec = spec
+    # What a pod told at its end is taken over before anything is said of it.
+    reports.read_end(context)
     # An attempt that is over is ended first: its result counts, whatever else is asked for meanwhile.
     result = end.end_if_over(context) or follow.await_completion(context)
     if result is not None:
         return result
     # What the pods do is written down before anything is judged by it.
     follow.record_pods(context)
+    reports.read_answer(context)
     # Limits end the run wherever it stands, then the user's wish to pause it holds.
     result = limits.enforce_deadlines(context, spec) or _suspend(context, spec)
     if result is not None:
@@ -134,7 +138,7 @@ def _warn_of_peers(context: Context, spec: FineTuneJobSpec) -> None:
         f"spec.output.uri ({wording.show_value(spec.output.uri)}) is also that of {wording.join_names(peers)}: "
         "its current.json names the run that finishes last, and replaces theirs"
     )
-    context.update(warnings=[*context.status.warnings, status.build_message(text)][: status.MAX_WARNINGS])
+    context.add_warnings([text])
     context.record_event(Milestone.OUTPUT_SHARED, text, is_warning=True)
 
 
@@ -187,7 +191,8 @@ def _suspend(context: Context, spec: FineTuneJobSpec) -> Result | None:
         context.update(pending_since=None)
         if not _remove_leftovers(context):
             return Result(State.STOPPING, "waiting until the pods of the last attempt are gone")
-        return Result(State.SUSPENDED, f"runPolicy.suspend is true; set it to false to go on{_describe_loss(context)}")
+        begin = resumption.describe_begin(context.status)
+        return Result(State.SUSPENDED, f"runPolicy.suspend is true; set it to false to go on{begin}")
     # The status says that the attempt is being stopped before its Job is deleted: its end is then nobody's failure.
     context.update_attempt(cause=Milestone.SUSPENDED.value)
     if step is Step.STOP and child is not None:
@@ -197,26 +202,14 @@ def _suspend(context: Context, spec: FineTuneJobSpec) -> Result | None:
         return follow.await_removal(context, spec)
     context.update(pending_since=None)
     text = "runPolicy.suspend is true; the pods are being stopped"
-    has_run = attempt is not None and (attempt.start_time is not None or context.running_since is not None)
-    loss = "; what this attempt has done is lost: this run keeps no checkpoints" if has_run else ""
-    return Result(State.STOPPING, f"{text}{loss}")
-
-
-def _describe_loss(context: Context) -> str:
-    """Say what the attempt that was stopped had done; there are no checkpoints to go on from."""
-    last = context.status.attempts[-1] if context.status.attempts else None
-    if last is None or last.cause != Milestone.SUSPENDED or not last.active_seconds:
-        return ""
-    return (
-        f"; the {last.active_seconds} s of attempt {last.number} of stage {last.stage} are lost, the next begins anew"
-    )
+    return Result(State.STOPPING, f"{text}{resumption.describe_stop(context)}")
 
 
 def _record_resumption(context: Context) -> None:
     before = status.find_condition(context.status.conditions, ConditionType.SUSPENDED)
     if before is not None and before.status == "True" and before.reason == Milestone.USER_REQUESTED:
-        loss = _describe_loss(context)
-        context.record_event(Milestone.RESUMED, f"runPolicy.suspend was taken back; the run goes on{loss}")
+        begin = resumption.describe_begin(context.status)
+        context.record_event(Milestone.RESUMED, f"runPolicy.suspend was taken back{begin or '; the run goes on'}")
 
 
 def _remove_leftovers(context: Context) -> bool:

@@ -17,10 +17,11 @@ from finetune_operator.runtime import events, live_state, plan_executor, records
 from finetune_operator.runtime.api_client import Client, ClientError
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.index import Index
-from finetune_operator.runtime.kind import Key, Kind
+from finetune_operator.runtime.kind import Children, Key, Kind
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.plan import Manifest, Plan
 from finetune_operator.runtime.plan_executor import ConflictError
+from finetune_operator.runtime.pod_poller import PodPoller
 from finetune_operator.runtime.records import Record
 from finetune_operator.runtime.workqueue import MIN_PAUSE_SECONDS, KeyQueue
 
@@ -34,11 +35,12 @@ logger = logging.getLogger(__name__)
 class Controller:
     """Reconciles the objects of one kind."""
 
-    def __init__(self, kind: Kind, client: Client, metrics: Metrics, health: Health) -> None:
+    def __init__(self, kind: Kind, client: Client, metrics: Metrics, health: Health, poller: PodPoller) -> None:
         self.kind = kind
         self._client = client
         self._metrics = metrics
         self._health = health
+        self.poller = poller
         self._index = Index()
         self.queue = KeyQueue()
         self.records: dict[Key, Record] = {}
@@ -88,6 +90,7 @@ class Controller:
     def forget(self, key: Key) -> None:
         """Drop everything about an object that is gone."""
         self.kind.record_gone(key)
+        self.poller.forget(key)
         self.records.pop(key, None)
         self._index.remove(key)
 
@@ -129,9 +132,8 @@ class Controller:
         if manifest is None:
             self.forget(key)
             return None
-        children = await live_state.read_children(
-            self._client, self.kind, manifest, record, peers=self._index.list_peers(key), now=now
-        )
+        around = Children(peers=self._index.list_peers(key), answer=self.poller.get_answer(key))
+        children = await live_state.read_children(self._client, self.kind, manifest, record, around=around, now=now)
         plan = self.kind.reconcile(manifest, children, now)
         stored = await plan_executor.write_status(self._client, self.kind.resource, manifest, plan)
         record.written_version = stored["metadata"]["resourceVersion"]
@@ -142,6 +144,7 @@ class Controller:
         self.kind.record_plan(manifest, plan)
         is_missed, record.is_from_resync = record.is_from_resync, False
         record.is_finished = self.kind.is_finished(stored)
+        self.poller.follow(key, plan.endpoint)
         # Not so where an action was refused: it is tried again at every resync, and nothing was missed.
         try:
             for action in plan.actions:

@@ -25,6 +25,20 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a pod said when it was asked last.
+
+    Attributes:
+        body: as it came; empty: nothing yet.
+        wish: that it was told last.
+    """
+
+    pod_uid: str
+    body: bytes = b""
+    wish: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Children:
     """Everything around one object, as it was read for one pass.
 
@@ -32,6 +46,7 @@ class Children:
         events: about children of which only an Event says why they don't come forward.
         refusals: by the name of a child, why it could not be made the last time.
         peers: other objects of the kind that share its index value.
+        answer: of the pod that the last pass named.
     """
 
     jobs: Sequence[Manifest] = ()
@@ -39,6 +54,7 @@ class Children:
     events: Sequence[Manifest] = ()
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     peers: Sequence[Key] = ()
+    answer: Answer | None = None
 
 
 class Kind(Protocol):
@@ -78,6 +94,9 @@ class Kind(Protocol):
         Raises:
             ValueError: its status isn't one of ours.
         """
+
+    def is_news(self, known: object, body: bytes) -> bool:
+        """Tell whether a pod's answer says something new beside what its `Endpoint` says is known."""
 
     def is_finished(self, manifest: Manifest) -> bool:
         """Tell whether nothing more is to be done: it has finished, and its newest generation was seen."""

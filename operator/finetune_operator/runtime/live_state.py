@@ -1,7 +1,6 @@
 """Reads what one pass decides on: an object and its children, live from the API server."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,10 +24,14 @@ async def read_object(client: Client, kind: Kind, key: Key, record: Record) -> M
 
 
 async def read_children(
-    client: Client, kind: Kind, manifest: Manifest, record: Record, *, peers: Sequence[Key], now: datetime
+    client: Client, kind: Kind, manifest: Manifest, record: Record, *, around: Children, now: datetime
 ) -> Children:
-    """Read everything around an object that its kind wants to know."""
-    children = Children(refusals=dict(record.refusals), peers=peers)
+    """Read everything around an object that its kind wants to know.
+
+    Args:
+        around: what is known of it without the API server.
+    """
+    children = replace(around, refusals=dict(record.refusals))
     expected = kind.list_expected_jobs(manifest)
     if expected is None:
         return children

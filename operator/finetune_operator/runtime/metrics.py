@@ -28,11 +28,14 @@ class Metrics:
         self.resync_drift = self.build_counter(series.OPERATOR_RESYNC_DRIFT_TOTAL)
         self.api_requests = self.build_counter(series.OPERATOR_API_REQUESTS_TOTAL)
         self.api_duration = self.build_histogram(series.OPERATOR_API_REQUEST_DURATION)
+        self.pod_requests = self.build_counter(series.OPERATOR_POD_REQUESTS_TOTAL)
         self.loop_lag = self.build_gauge(series.OPERATOR_EVENT_LOOP_LAG)
         build = self.build_gauge(series.OPERATOR_BUILD_INFO)
         build.labels(metadata.version("finetune-operator"), platform.python_version(), metadata.version("kopf")).set(1)
         for result in ("success", "error", "requeue"):
             self.reconciles.labels(result)
+        for result in ("success", "error"):
+            self.pod_requests.labels(result)
         for kind in ("missed_update", "orphan"):
             self.resync_drift.labels(kind)
 

@@ -37,6 +37,26 @@ class PatchJob:
     spec: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running pod that is asked from time to time what it is at.
+
+    Attributes:
+        url: that is read.
+        headers: of every request.
+        wish: what it is to be told, once; empty: nothing.
+        wish_url: that is posted to for it.
+        known: what of its answers was taken over; whether a further one is news is the kind's to say.
+    """
+
+    pod_uid: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wish: str = ""
+    wish_url: str = ""
+    known: object = None
+
+
 Action = CreateJob | DeleteJob | PatchJob
 
 
@@ -58,6 +78,7 @@ class Plan:
         status_patch: the merge patch that makes it of what was read; empty: nothing is to be written. A field that this
             version doesn't know is not in it.
         requeue_after: seconds after which time alone may change the outcome; None: only an event can.
+        endpoint: the pod that is to be asked from now on; None: there is none.
         attempt_ends: for the metrics, how attempts ended that did not end the run: disruption, error, oom, preempted.
     """
 
@@ -67,3 +88,4 @@ class Plan:
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     attempt_ends: tuple[str, ...] = ()
+    endpoint: Endpoint | None = None

@@ -3,6 +3,7 @@
 Hypothesis drives the reconciler through random histories of one FineTuneJob; invariants are checked after every step.
 """
 
+import json
 from collections.abc import Callable
 
 import cluster_objects as objects
@@ -12,6 +13,7 @@ from manifests import Manifest
 
 from finetune_api import exits, group
 from finetune_api.kinds.finetunejob.status import ConditionType
+from finetune_operator.runtime.kind import Answer
 from finetune_operator.runtime.plan import CreateJob
 
 CODES = (0, 0, 1, 64, 65, 66, 69, 75, 77, 78, 79, 80, 85, 134, 137, 139, 143, 255)
@@ -81,13 +83,31 @@ class History:
         if not self.live_pods():
             return
         code = CODES[number % len(CODES)]
-        text = objects.build_message(*self.name_live_attempt(), code, "DataError", message="bad") if number % 2 else "?"
+        told = {
+            "message": "bad",
+            "step": number,
+            "checkpoints": [objects.make_checkpoint(number)],
+            "resumedFromStep": 1,
+        }
+        text = objects.build_message(*self.name_live_attempt(), code, "DataError", **told) if number % 2 else "?"
         disruption = "drained" if number % 5 == 0 and code else ""
         reason = "OOMKilled" if code == exits.ExitCode.KILLED and number % 3 else ""
         child = self.live_jobs()[-1]
         objects.end_pod(self.live_pods()[-1], code, self.now, text, reason=reason, disruption=disruption)
         if not disruption and code not in exits.IGNORED_EXIT_CODES:
             objects.end_child(child, "Failed" if code else "Complete", self.now, "PodFailurePolicy" if code else "")
+
+    def tell(self, number: int) -> None:
+        """The pod answers, the truth or anything else."""
+        if self.live_pods():
+            step = number % 250
+            saved = [objects.make_checkpoint(item, seconds=self.now) for item in range(0, step, 50)][-3:]
+            report: Manifest = {"stage": self.name_live_attempt()[0], "step": step, "percent": step * 100 // 250}
+            report |= {"phase": ("load", "train", "evaluate")[number % 3], "resumedFromStep": step // 2}
+            report |= {"checkpoints": saved} if number % 2 else {"checkpointFailure": "no answer"}
+            report |= {"step": "many"} if number % 7 == 0 else {}
+            pod = self.live_pods()[-1]["metadata"]["uid"] if number % 5 else "another"
+            self.cluster.answer = Answer(pod, json.dumps(report).encode(), "now" if number % 11 == 0 else "")
 
     def delete_by_hand(self, number: int) -> None:
         """Somebody deletes a Job."""
@@ -127,6 +147,7 @@ class History:
         assert (conditions["Succeeded"] == "True") == ("artifacts" in stored)
         assert (conditions["Failed"] == "True") == ("failure" in stored)
         assert (stored["progress"]["percent"] == 100) == (conditions["Succeeded"] == "True")
+        assert min(stored.get(key, 0) for key in ("lostSteps", "lostSeconds", "preemptionCount")) >= 0
         assert all(item["activeSeconds"] >= 0 for item in stored.get("attempts", [])), "no time is negative"
         assert all("endTime" in item for item in stored.get("attempts", [])[:-1]), "one open attempt at most"
         if self.final is not None:
@@ -181,6 +202,7 @@ STEPS: tuple[Callable[[History, int], None], ...] = (
     *[History.make_pod] * 5,
     *[History.end_well] * 4,
     *[History.end_somehow] * 2,
+    *[History.tell] * 3,
     History.hold_pod,
     History.delete_by_hand,
     History.lose_pod,

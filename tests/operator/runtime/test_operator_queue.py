@@ -117,7 +117,7 @@ def test_counters_of_a_namespace_begin_at_0() -> None:
     JobMetrics(metrics, lambda: NOON).record_namespace("demo")
     samples = _samples(metrics)
     finished = [key for key in samples if key.startswith("finetune_jobs_finished_total{")]
-    assert len(finished) == 2 + 21
+    assert len(finished) == 2 + 22
     assert {samples[key] for key in finished} == {0.0}
     assert samples['finetune_job_attempts_total{cause="oom",namespace="demo"}'] == 0
 
@@ -161,7 +161,7 @@ def test_every_series_of_the_operator_is_served_under_its_name() -> None:
     JobMetrics(metrics, lambda: NOON).record_job(_facts("a", Phase.TRAINING))
     text = metrics.build_exposition().decode()
     wanted = [item for name, item in vars(series).items() if name.startswith(("OPERATOR_", "JOB"))]
-    assert len(wanted) == 17
+    assert len(wanted) == 19
     for item in wanted:
         assert f"# TYPE {item.name} {item.kind}" in text, item.name
     assert "_created" not in text.replace("finetune_jobs_created_total", "")

@@ -89,19 +89,28 @@ def _apply_outcome(context: Context, found: Outcome) -> Result | None:
     """Write the end of an attempt into the status; return a result if the run ends with it."""
     stage = Stage(context.status.attempts[-1].stage)
     text = found.failure.message if found.failure is not None else ""
+    is_told = _is_interruption_told(context)
     _end(context, found.cause, is_counted=found.end is End.COUNTED, message=text)
     if found.end is End.COMPLETED and found.message is not None:
         context.update(**_read_message(context, found.message))
+        context.add_warnings(found.message.warnings)
         return _accept_trained(context, found.message) if stage is Stage.TRAIN else None
-    return _judge_failure(context, found) if found.failure is not None else None
+    return _judge_failure(context, found, is_told=is_told) if found.failure is not None else None
 
 
-def _judge_failure(context: Context, found: Outcome) -> Result | None:
+def _is_interruption_told(context: Context) -> bool:
+    """Tell whether a pass before has seen that the pod which ran last is gone."""
+    return bool(context.status.attempts[-1].active_seconds) and clock.find_running_since(context.status) is None
+
+
+def _judge_failure(context: Context, found: Outcome, *, is_told: bool) -> Result | None:
     failure = found.failure
     if failure is None or found.end is End.FINAL:
         return failures.fail(failure) if failure is not None else None
     kind = {Reason.OUT_OF_MEMORY: "oom", Reason.POD_DISRUPTED: "disruption"}.get(failure.reason, "error")
     context.attempt_ends.append(kind)
+    if found.end is End.UNCOUNTED and failure.reason is Reason.POD_DISRUPTED and not is_told:
+        context.update(preemption_count=context.status.preemption_count + 1)
     limit = context.spec.run_policy.backoff_limit if context.spec is not None else 0
     if found.end is End.COUNTED and retries.is_spent(context.status.failed_attempts, limit):
         return failures.fail(_build_spent_failure(context.status, failure))
@@ -162,7 +171,6 @@ def _read_message(context: Context, message: TerminationMessage) -> dict[str, ob
     changes: dict[str, object] = {
         "memory": _merge_memory(current.memory, message.memory),
         "resolved": dict(current.resolved) | {key: logs.scrub_text(value) for key, value in message.resolved.items()},
-        "warnings": _merge_warnings(current, message),
     }
     if message.stage is Stage.PREPARE:
         return changes | {
@@ -175,7 +183,10 @@ def _read_message(context: Context, message: TerminationMessage) -> dict[str, ob
     uri = message.artifacts_uri or f"{layout.model(message.attempt)}/"
     digest = message.manifest_sha256 or ""
     found = Artifacts(uri=uri, manifest_uri=str(layout.manifest), manifest_sha256=digest)
-    return changes | {"artifacts": found, "metrics": message.metrics}
+    is_kept = context.spec is not None and context.spec.run_policy.checkpoint.keep_after_success
+    # What was cut from a long message: after a success they are deleted.
+    left: dict[str, object] = {} if is_kept or message.checkpoints is not None else {"checkpoints": []}
+    return changes | {"artifacts": found, "metrics": message.metrics, **left}
 
 
 def _accept_trained(context: Context, message: TerminationMessage) -> Result:
@@ -188,9 +199,3 @@ def _merge_memory(old: MemoryStatus | None, new: MemoryStatus | None) -> MemoryS
     if old is None or new is None:
         return new or old
     return old.model_copy(update=new.model_dump(by_alias=False, exclude_none=True))
-
-
-def _merge_warnings(current: FineTuneJobStatus, message: TerminationMessage) -> list[str]:
-    added = [logs.scrub_text(text) for text in message.warnings]
-    texts = [status.build_message(text) for text in (*current.warnings, *added)]
-    return list(dict.fromkeys(texts))[: status.MAX_WARNINGS]

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from finetune_api import exits
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import Attempt, Milestone, Reason
@@ -111,12 +112,18 @@ def _record_replacement(context: Context, child: ChildJob, since: datetime, runn
 
 def _record_interruption(context: Context, child: ChildJob) -> None:
     """Say why a pod that ran is gone while its Job goes on; other ends are told when the Job has ended."""
-    disrupted = next((pod for pod in reversed(context.list_pods()) if pod.disruption), None)
+    if context.status.attempts[-1].cause == Milestone.SUSPENDED:
+        return
+    ran = [pod for pod in context.list_pods() if pod.started_at is not None and not pod.is_running(context.now)]
+    last = ran[-1] if ran else None
+    is_disrupted = last is not None and (bool(last.disruption) or last.exit_code in exits.IGNORED_EXIT_CODES)
+    if child.is_suspended or is_disrupted:
+        context.update(preemption_count=context.status.preemption_count + 1)
     if child.is_suspended:
         context.attempt_ends.append("preempted")
         text = f"the queue took the place of Job {child.name} back"
         context.record_event(Milestone.PREEMPTED, text, is_warning=True)
-    elif disrupted is not None:
+    elif last is not None and is_disrupted:
         context.attempt_ends.append("disruption")
-        text = f"pod {disrupted.name}: {disrupted.disruption}"
+        text = f"pod {last.name}: {last.disruption or 'stopped by a signal'}"
         context.record_event(Reason.POD_DISRUPTED, text, is_warning=True)

@@ -25,6 +25,10 @@ _MAX_EVENTS_PAUSE_SECONDS = 45
 def enforce_deadlines(context: Context, spec: FineTuneJobSpec) -> Result | None:
     """End the run where one of its limits is reached."""
     policy = spec.run_policy
+    count = context.status.preemption_count
+    if policy.preemption_limit is not None and count > policy.preemption_limit:
+        text = f"the run was interrupted {count} times, of which preemptionLimit allows {policy.preemption_limit}"
+        return failures.build_failed(Reason.PREEMPTION_LIMIT_EXCEEDED, text)
     used = _measure_run_seconds(context)
     if deadlines.is_reached(policy.active_deadline_seconds, used):
         text = f"the run took {used} s of the {policy.active_deadline_seconds} s that activeDeadlineSeconds allows"

@@ -21,19 +21,53 @@ def test_what_is_lost_is_said_before_and_after() -> None:
     _suspend(cluster)
     cluster.step(306)
     assert cluster.get_condition("Ready")[2] == (
-        "runPolicy.suspend is true; the pods are being stopped; what this attempt has done is lost: "
-        "this run keeps no checkpoints"
+        "runPolicy.suspend is true; the pods are being stopped; a training that has begun saves a checkpoint first"
     )
     plan = cluster.step(310)
-    text = "runPolicy.suspend is true; set it to false to go on; the 285 s of attempt 1 of stage train are lost, "
-    assert cluster.get_condition("Suspended") == ("True", "UserRequested", f"{text}the next begins anew")
-    assert [event.message for event in plan.events] == [f"{text}the next begins anew"]
+    text = "; no checkpoint is known, so the 285 s of attempt 1 may be lost"
+    held = f"runPolicy.suspend is true; set it to false to go on{text}"
+    assert cluster.get_condition("Suspended") == ("True", "UserRequested", held)
+    assert [event.message for event in plan.events] == [held]
     _suspend(cluster, False)
     [resumed, *_] = cluster.step(400).events
-    assert resumed.message == (
-        "runPolicy.suspend was taken back; the run goes on; the 285 s of attempt 1 of stage train are lost, "
-        "the next begins anew"
+    assert resumed.message == f"runPolicy.suspend was taken back{text}"
+
+
+def test_a_prepare_stage_that_is_stopped_begins_anew() -> None:
+    cluster = objects.to_prepare()
+    objects.start_pod(cluster.add_pod(5), 5)
+    cluster.step(10)
+    _suspend(cluster)
+    cluster.step(65)
+    assert cluster.get_condition("Ready")[2].endswith(
+        "what this attempt has done is lost: the prepare stage begins anew"
     )
+    cluster.step(70)
+    assert cluster.get_condition("Suspended")[2].endswith(
+        "the 65 s of attempt 1 of stage prepare are lost, the next begins anew"
+    )
+
+
+def test_a_run_with_a_checkpoint_says_where_it_goes_on() -> None:
+    cluster = _train()
+    [pod] = cluster.pods[-1:]
+    cluster.tell(pod, 100, checkpoints=[objects.make_checkpoint(80)])
+    _suspend(cluster)
+    plan = cluster.plan(120)
+    cluster.job["status"] = plan.status
+    assert cluster.get_condition("Ready")[2].endswith("saves a checkpoint first; the newest so far is that of step 80")
+    # The Job is deleted in the foreground: its pod tells what it saved before both are gone.
+    cluster.children[-1]["metadata"]["deletionTimestamp"] = objects.time_text(120)
+    text = objects.build_message("train", 1, 143, "PodDisrupted", checkpoints=[objects.make_checkpoint(97)], step=97)
+    objects.end_pod(pod, 143, 125, text)
+    cluster.step(126)
+    cluster.remove_child(cluster.children[-1])
+    cluster.step(130)
+    assert cluster.get_condition("Suspended")[2].endswith("set it to false to go on; it goes on from step 97")
+    _suspend(cluster, False)
+    [resumed, *_] = cluster.step(400).events
+    assert resumed.message == "runPolicy.suspend was taken back; it goes on from step 97"
+    assert cluster.status.get("preemptionCount", 0) == 0, "the user's own wish is no interruption"
 
 
 def test_nothing_is_lost_before_a_pod_ran() -> None:
