@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from lying_parquet import write_lying
 
 from finetune_api.errors import DataError
 from finetune_trainer.data import readers
@@ -202,6 +203,12 @@ BOMBS = [
     pytest.param("t.parquet", lambda: write_repeated("x" * 2**25, 4), "must not grow to more than 67108864", id="a text of 32 MB"),
     pytest.param("t.parquet", lambda: write_turns("x" * 2**17, 200), "must not grow to more than 67108864", id="a turn in 200 conversations"),
     pytest.param("t.parquet", lambda: write_long_list(2**26 + 1), "at most 67108864 values in a column", id="a list without end"),
+    pytest.param("t.parquet", lambda: write_lying(num_bytes=2**31 - 1), "t.parquet: column text in row group 1 must have pages of at most 67108864 bytes; one states 2147483647", id="a page that states 2 GiB"),
+    pytest.param("t.parquet", lambda: write_lying(in_dictionary=True, num_bytes=2**31 - 1), "must have pages of at most 67108864 bytes; one states 2147483647", id="a dictionary that states 2 GiB"),
+    pytest.param("t.parquet", lambda: write_lying(num_bytes=-1), "must have pages of at most 67108864 bytes; one states -1", id="a page that states less than nothing"),
+    pytest.param("t.parquet", lambda: write_lying(in_dictionary=True, num_values=2**31 - 1), "must have dictionaries no longer than their page of", id="a dictionary that states 2 billion values"),
+    pytest.param("t.parquet", lambda: write_lying(num_values=2**31 - 1), "must have pages of 2000 values, as the footer says; they state more", id="a page that states 2 billion values"),
+    pytest.param("t.parquet", lambda: write_lying(num_compressed=2**31 - 1), "must have pages that lie within their column; one doesn't", id="a page beyond the end of the file"),
     pytest.param("t.parquet", lambda: write_columns(1001), "t.parquet must have at most 1000 columns, not 1001", id="parquet with 1,001 columns"),
     pytest.param("t.csv", lambda: b",".join(b"c%d" % index for index in range(1001)) + b"\n", "t.csv line 1: must have at most 1000 columns, not 1001", id="csv with 1,001 columns"),
     pytest.param("t.jsonl", lambda: json.dumps({f"c{index}": 1 for index in range(1001)}).encode(), "t.jsonl line 1: must have at most 1000 columns, not 1001", id="json with 1,001 columns"),

@@ -1,7 +1,7 @@
 """Rows of a .parquet file, a batch at a time.
 
 A page of a parquet file may stand for any number of equal values: what a file becomes in memory is bounded before it
-is decoded, from what its footer says of each column, and again as batches come.
+is decoded, from what its footer says of each column and each page of itself, and again as batches come.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ import pyarrow.parquet
 from finetune_api import wording
 from finetune_api.errors import DataError
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.readers import signatures
+from finetune_trainer.data.readers import parquet_pages, signatures
+from finetune_trainer.data.readers.parquet_pages import PageError
 from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_GROWTH, MAX_ROW_BYTES, Record
 
 MAX_PAGE_BYTES = 2**30
@@ -52,6 +53,7 @@ def read_batches(path: Path, name: str, findings: Findings) -> Iterator[Record]:
         # Texts stay dictionaries until they were measured: a value that stands in a thousand rows is in memory once.
         with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
             kept = pyarrow.schema([whole.field(column) for column in columns])
+            _check_pages(file.metadata, path, name)
             yield from _read_groups(file, kept, path.stat().st_size, name, findings)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
@@ -82,9 +84,9 @@ def _read_groups(
     file: pyarrow.parquet.ParquetFile, schema: pyarrow.Schema, num_bytes: int, name: str, findings: Findings
 ) -> Iterator[Record]:
     number = 0
-    bound = left = max(FREE_GROWTH_BYTES, num_bytes * MAX_GROWTH)
+    bound = left = _get_bound(num_bytes)
     for group in range(file.num_row_groups):
-        batch_rows = _check_group(file.metadata.row_group(group), name, group)
+        batch_rows = _count_batch_rows(file.metadata.row_group(group))
         for batch in file.iter_batches(batch_rows, row_groups=[group], columns=schema.names):
             for part, size in _iterate_slices(batch):
                 left -= size
@@ -129,8 +131,35 @@ def _measure_column(column: Any) -> int:
     return int(column.nbytes)
 
 
-def _check_group(group: Any, name: str, index: int) -> int:
-    """Return how many rows of a group to read at a time.
+def _get_bound(num_bytes: int) -> int:
+    """Return how many bytes a file may become."""
+    return max(FREE_GROWTH_BYTES, num_bytes * MAX_GROWTH)
+
+
+def _check_pages(metadata: Any, path: Path, name: str) -> None:
+    """Check every column of every row group before the first one is decoded.
+
+    Raises:
+        DataError: one would take too much memory, or states what can't be.
+    """
+    bound = min(MAX_PAGE_BYTES, _get_bound(path.stat().st_size))
+    with path.open("rb") as stream:
+        for index in range(metadata.num_row_groups):
+            group = metadata.row_group(index)
+            _check_group(group, name, index)
+            for chunk in map(group.column, range(group.num_columns)):
+                try:
+                    parquet_pages.check_pages(stream, chunk, bound)
+                except PageError as error:
+                    column = wording.show_value(chunk.path_in_schema)
+                    raise DataError(
+                        f"{name}: column {column} in row group {index + 1} must {error}",
+                        "write the file again, with a current version of pyarrow for instance.",
+                    ) from error
+
+
+def _check_group(group: Any, name: str, index: int) -> None:
+    """Check what the footer says of a row group.
 
     Raises:
         DataError: a column of it would take too much memory.
@@ -151,6 +180,11 @@ def _check_group(group: Any, name: str, index: int) -> int:
             f" {most_values}",
             "write the file with smaller row groups.",
         )
+
+
+def _count_batch_rows(group: Any) -> int:
+    """Return how many rows of a group to read at a time."""
+    most_values = max((group.column(number).num_values for number in range(group.num_columns)), default=0)
     per_row = max(1, most_values // max(1, group.num_rows))
     rows: int = max(1, min(_BATCH_ROWS, _BATCH_VALUES // per_row))
     return rows
