@@ -9,11 +9,13 @@ column of targets is a number per row, or a list in which -100 marks tokens that
 """
 
 import contextlib
+import functools
 import itertools
+import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from finetune_api import artifacts
 from finetune_trainer import signals
+from finetune_trainer.data import deadlines
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.samples import IGNORED, Remark, Sample, TokenizedRow
 
@@ -188,14 +191,16 @@ def _tokenize_ahead(
     batches: Iterable[tuple[str, list[Sample]]], tokenize: Tokenize, columns: Columns
 ) -> Iterator[_Batch]:
     """Yield the batches tokenized, in their order."""
-    running: deque[Future[_Batch]] = deque()
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for split, members in batches:
-            running.append(pool.submit(_build_batch, split, members, tokenize, columns))
-            if len(running) == _AHEAD:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+    running: deque[tuple[str, Future[_Batch]]] = deque()
+    turn = threading.Semaphore(_WORKERS)
+    for split, members in batches:
+        work = functools.partial(_build_batch, split, members, tokenize, columns)
+        running.append((members[0].place, deadlines.start(work, turn)))
+        if len(running) == _AHEAD:
+            place, future = running.popleft()
+            yield deadlines.wait(future, place)
+    for place, future in running:
+        yield deadlines.wait(future, place)
 
 
 def _build_batch(split: str, samples: list[Sample], tokenize: Tokenize, columns: Columns) -> _Batch:

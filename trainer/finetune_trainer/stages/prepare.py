@@ -5,6 +5,7 @@ prepared.json, whose digest the operator hands to the train stage; without that 
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -29,8 +30,8 @@ from finetune_api.kinds.finetunejob.spec import (
 from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage, tasks
+from finetune_trainer.data import deadlines, report, sources, tokenized_files
 from finetune_trainer.data import findings as findings_of
-from finetune_trainer.data import report, sources, tokenized_files
 from finetune_trainer.data import splits as splits_of_rows
 from finetune_trainer.data.findings import BadRowsError, Findings
 from finetune_trainer.data.samples import Sample, TokenizedRow
@@ -195,7 +196,9 @@ def prepare_rows(
     warnings += _check_validation(spec, len(rows["validation"]))
 
     prometheus.record_phase("tokenize")
-    rendering = task.check_tokenizer(model.tokenizer, splits.columns)
+    first = next(sample for split, sample in splits.iterate() if split == "train")
+    checking = deadlines.start(functools.partial(task.check_tokenizer, model.tokenizer, splits.columns))
+    rendering = deadlines.wait(checking, first.place)
     label_ids = {label: index for index, label in enumerate(splits.labels)}
 
     def tokenize(samples: Sequence[Sample]) -> list[TokenizedRow]:
@@ -205,9 +208,8 @@ def prepare_rows(
     watch = special_tokens.Watch(model.tokenizer, spec.training.special_tokens_in_text)
     if spec.training.special_tokens_in_text == SpecialTokensInText.TEXT:
         special_tokens.read_as_text(model.tokenizer)
-    first = next(sample for split, sample in splits.iterate() if split == "train")
     # Also sets the tokenizer's truncation once, before several threads use it and it may not change any more.
-    example = tokenize([first])[0]
+    example = deadlines.wait(deadlines.start(functools.partial(tokenize, [first])), first.place)[0]
     columns = tokenized_files.build_columns(example, task.TOKENS, task.TARGETS)
     findings = Findings()
     counts = tokenized_files.save_splits(
