@@ -25,11 +25,11 @@ def build_app() -> typer.Typer:
     """
     import typer  # noqa: PLC0415 - see the module's docstring
 
-    from finetune_cli.commands import schema, try_locally, validate  # noqa: PLC0415
+    from finetune_cli.commands import checkpoint, schema, try_locally, validate  # noqa: PLC0415
 
     application = typer.Typer(
         name="finetune",
-        help="Check FineTuneJobs, try them on this machine, print their schema. Works offline.",
+        help="Check FineTuneJobs, try them on this machine, print their schema: offline. Save a running one's state.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -37,6 +37,7 @@ def build_app() -> typer.Typer:
     application.command("validate")(validate.validate)
     application.command("schema")(schema.schema)
     application.command("try")(try_locally.try_locally)
+    application.command("checkpoint")(checkpoint.checkpoint)
     return application
 
 

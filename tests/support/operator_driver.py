@@ -216,6 +216,12 @@ class Run:
         """Read its status."""
         return dict(self.read().get("status") or {})
 
+    def build_checkpoint(self, step: int, attempt: int = 1) -> Manifest:
+        """Return a checkpoint as the trainer tells it, saved just now in the run's own folder."""
+        output = self.read()["spec"]["output"]["uri"]
+        uri = f"{output}/runs/{self.uid}/attempts/{attempt}/checkpoints/step-{step:06}/"
+        return {"step": step, "attempt": attempt, "uri": uri, "size": "12.0Mi", "time": _time(datetime.now(UTC))}
+
     def read_jobs(self) -> list[Manifest]:
         """Read its child Jobs, oldest name first."""
         found = self.stage.client.list(JOB, self.stage.namespace, labels={group.LABEL_UID: self.uid})
@@ -322,10 +328,11 @@ class PlayedPod:
     attempt: int
     started: datetime | None = None
 
-    def start(self, ago_seconds: float = 0) -> "PlayedPod":
-        """Let the container run, since some seconds ago."""
+    def start(self, ago_seconds: float = 0, address: str = "") -> "PlayedPod":
+        """Let the container run, since some seconds ago, at an IP address if one is given."""
         self.started = datetime.now(UTC) - timedelta(seconds=ago_seconds)
-        self._patch("Running", {"running": {"startedAt": _time(self.started)}})
+        fields = {"podIP": address, "podIPs": [{"ip": address}]} if address else None
+        self._patch("Running", {"running": {"startedAt": _time(self.started)}}, pod_fields=fields)
         return self
 
     def succeed(self, fields: Manifest, reason: str = "Completed") -> None:

@@ -28,6 +28,7 @@ class PodStandIn:
     """What a pod serves, and what it was asked.
 
     Attributes:
+        on_wish: what the pod does about a wish for a checkpoint.
         answer: writes the whole answer to a GET; by default `report` as JSON.
         requests: method, path and pod header of every request.
     """
@@ -37,6 +38,7 @@ class PodStandIn:
     report: dict[str, Any] = field(default_factory=dict)
     answer: Callable[[BaseHTTPRequestHandler], None] | None = None
     wish_status: int = 202
+    on_wish: Callable[[], None] | None = None
     requests: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
@@ -74,6 +76,8 @@ def serving(address: str = "127.0.0.1", port: int = 0) -> Iterator[PodStandIn]:
         def do_POST(self) -> None:
             pod.requests.append(("POST", self.path, self.headers.get(live.POD_HEADER, "")))
             reply(self, pod.wish_status, b"{}")
+            if pod.on_wish is not None:
+                pod.on_wish()
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
             """Say nothing."""
