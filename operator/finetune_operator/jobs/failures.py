@@ -1,7 +1,5 @@
 """What a failure tells the user: reason, message, remedy, and whether the same job may work another time. Pure."""
 
-import re
-
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import Failure, Reason
 from finetune_operator.jobs.conditions import Result, State
@@ -40,8 +38,6 @@ REMEDIES: dict[Reason, str] = {
 """What to do about a run that has failed, where the trainer didn't say. Its spec can't be changed any more."""
 
 _RETRYABLE = {Reason.STORAGE_UNAVAILABLE, Reason.INTERNAL, Reason.JOB_DELETED, Reason.PENDING_DEADLINE_EXCEEDED}
-_RETRY_PROMISE = re.compile(r"[;,.]?\s*(and\s+)?(the run|it) is (tried again|retried)\b[^;.]*[.]?", re.IGNORECASE)
-"""What the trainer may say of an attempt, and what isn't true of the last one."""
 
 
 def build_failure(reason: Reason, message: str, remedy: str = "", exit_code: int | None = None) -> Failure:
@@ -61,7 +57,5 @@ def build_failed(reason: Reason, message: str, remedy: str = "") -> Result:
 
 
 def fail(failure: Failure) -> Result:
-    """End the run with a failure; nothing is tried again after it, whatever was said of its last attempt."""
-    remedy = _RETRY_PROMISE.sub("", failure.remedy).strip(" ;,")
-    final = failure.model_copy(update={"remedy": remedy or REMEDIES[failure.reason]})
-    return Result(State.FAILED, final.message, final.reason.value, failure=final)
+    """End the run with a failure; nothing is tried again after it."""
+    return Result(State.FAILED, failure.message, failure.reason.value, failure=failure)
