@@ -13,6 +13,7 @@ import transformers
 from fault_proxy import Fault, start_fault_proxy
 from training_runs import RunBench, load_json, method
 
+from finetune_api.artifacts import CurrentRun
 from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault, Interrupted
 from finetune_trainer import signals
 from finetune_trainer.publishing import commit
@@ -129,6 +130,18 @@ def test_a_pod_that_comes_too_late_reports_what_is_published_and_leaves_it_alone
 
     assert (late.sha256, late.manifest.attempt) == (first.manifest_sha256, 1)
     assert "of the late pod" not in (bench.fetch_attempt(config, tmp_path / "seen") / "metrics.csv").read_text()
+
+
+def test_a_run_that_takes_the_place_of_another_says_whose(bench: RunBench, tmp_path: Path) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    layout = commit.build_layout(config)
+    other = {"uid": "u-1", "name": "first", "model_uri": "m", "manifest_uri": "n", "manifest_sha256": "0" * 64}
+    current = CurrentRun.model_validate(other).model_dump_json().encode()
+    bench.client.put_object(Bucket="runs", Key=layout.current.key, Body=current)
+    ended = train.run(config, tmp_path / "one")
+    assert ended.warnings == [
+        f"{layout.current} named the run of first (u-1) and names this one now; the other's files stay"
+    ]
 
 
 def test_of_two_attempts_that_commit_at_once_the_second_reports_the_first(

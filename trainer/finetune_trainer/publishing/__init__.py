@@ -1,3 +1,3 @@
 """What leaves the pod: `commit` uploads every file first, then the manifest once, then the pointer to it; `card` is the
-model card.
+model card, `replaced` says whose run was published there before.
 """

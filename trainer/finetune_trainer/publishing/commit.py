@@ -5,6 +5,7 @@ attempts one wins; the other finds the winner's and reports that. Nothing here i
 `current.json`.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import logging
@@ -22,6 +23,7 @@ from finetune_api.errors import DataError, ReferenceNotFound
 from finetune_api.kinds.finetunejob.status import Metric, MetricsStatus
 from finetune_api.run import RunConfig
 from finetune_trainer import signals
+from finetune_trainer.publishing.replaced import describe_replaced
 from finetune_trainer.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Published:
 
     manifest: RunManifest
     sha256: str
+    replaced: str = ""
+    """Which other run `current.json` named before, in words."""
 
 
 def find_published(store: Store, layout: RunLayout, scratch: Path) -> Published | None:
@@ -86,8 +90,9 @@ def publish(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
     if published.sha256 != digest:
         # Ours may be the object of a repeated request, or another attempt's: the bytes tell.
         logger.warning("attempt %d had already published this run", published.manifest.attempt)
+    replaced = describe_replaced(store, layout)
     upload_current(store, layout, published)
-    return published
+    return dataclasses.replace(published, replaced=replaced)
 
 
 def _find_committed(store: Store, layout: RunLayout) -> Published | None:

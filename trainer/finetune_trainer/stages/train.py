@@ -174,4 +174,5 @@ def _build_end(
         run_digest=manifest.run_digest,
         memory=peak,
         resolved=manifest.resolved,
+        warnings=[published.replaced] if published.replaced else [],
     )
