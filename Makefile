@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Container images set it; here every process of every test would compile the whole training stack anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install lint format setup test test-unit test-architectures test-contract test-cluster crd new-task constraints demo down status test-gpu bench bench-gpu build
+.PHONY: help install lint format setup test test-unit test-architectures test-interruptions test-contract test-cluster crd new-task constraints demo down status test-gpu bench bench-gpu build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -33,16 +33,19 @@ format: install ## format the code
 setup: install ## install and build what the devcluster needs (as root, with apt)
 	$(PYTHON) -m finetune_devcluster setup
 
-test: lint setup test-unit test-contract test-cluster ## everything but what needs a GPU, and the whole sweep over architectures
+test: lint setup test-unit test-contract test-cluster ## everything but what needs a GPU, and the whole sweeps over architectures and interruptions
 
 # Two workers: most of these tests wait for a process or have one thread. A file stays on one of them, which builds its
 # models, servers and releases once.
 test-unit: install ## what needs no root and no cluster
-	$(PYTEST) -n 2 --dist loadfile -m "not contract and not cluster and not gpu and not architectures"
+	$(PYTEST) -n 2 --dist loadfile -m "not contract and not cluster and not gpu and not architectures and not interruptions"
 
 # Each worker builds the models of the types it tries.
 test-architectures: install ## every architecture with every method, half an hour
 	$(PYTEST) -n 2 --dist loadgroup -m architectures
+
+test-interruptions: install ## runs of every method, interrupted at every place; a quarter of an hour
+	$(PYTEST) -n 2 --dist load -m interruptions
 
 # Two workers here too: most of these tests wait for the API server.
 test-contract: install ## against a real API server, without root

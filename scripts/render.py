@@ -133,14 +133,16 @@ def _render_exit_codes() -> str:
 
 def _render_layout() -> str:
     layout = artifacts.build_run_layout("s3://bucket/folder", "UID")
+    checkpoint = layout.checkpoint(artifacts.CheckpointPlace(1, "POD-UID", 200))
     rows = [
         (layout.current, "the published run; replaced last"),
         (layout.manifest, "every file with size and digest; written last, only if none is there"),
         (layout.prepared(1).join(artifacts.PREPARED), "what the prepare stage made, with digests; written last"),
         (layout.prepared(1).join(artifacts.REPORT), "the data report"),
-        (layout.model(1), "adapter or full model, tokenizer, model card"),
-        (layout.attempt(1).join(artifacts.EVALUATION), "base and tuned model on the same rows"),
-        (layout.attempt(1).join(artifacts.METRICS_TABLE), "metrics by step"),
+        (layout.model(1, "POD-UID"), "adapter or full model, tokenizer, model card"),
+        (layout.writer(1, "POD-UID").join(artifacts.EVALUATION), "base and tuned model on the same rows"),
+        (layout.writer(1, "POD-UID").join(artifacts.METRICS_TABLE), "metrics by step"),
+        (checkpoint.join(artifacts.MANIFEST), "a saved state of the training: files, then this, with their digests"),
     ]
     return "\n".join(f"- `{str(address).removeprefix('s3://bucket/folder/')}` {text}" for address, text in rows)
 

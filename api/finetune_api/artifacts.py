@@ -23,8 +23,14 @@ METRICS_TABLE = "metrics.csv"
 MODEL_CARD = "README.md"
 MODEL_FOLDER = "model"
 CURRENT = "current.json"
+CHECKPOINTS_FOLDER = "checkpoints"
 SPLITS = ("train", "validation", "test")
 
+_CHECKPOINT = re.compile(
+    r"(?P<attempt>[1-9][0-9]*)/(?P<writer>[A-Za-z0-9.-]+)/"
+    + CHECKPOINTS_FOLDER
+    + r"/step-(?P<step>[0-9]{6,})/(?P<file>.+)"
+)
 _UNSAFE_SEGMENT = re.compile(r"(^|/)\.{1,2}(/|$)|//|\\|[\x00-\x1f\x7f]|^/")
 
 
@@ -97,11 +103,20 @@ class RunLayout:
     def prepared(self, attempt: int) -> S3Address:
         return self.run.join("prepared", str(attempt))
 
-    def attempt(self, attempt: int) -> S3Address:
-        return self.run.join("attempts", str(attempt))
+    @property
+    def attempts(self) -> S3Address:
+        return self.run.join("attempts")
 
-    def model(self, attempt: int) -> S3Address:
-        return self.attempt(attempt).join(MODEL_FOLDER)
+    def writer(self, attempt: int, writer: str) -> S3Address:
+        """The folder of one pod of an attempt: nobody else writes there, so a pod thought dead disturbs no other."""
+        return self.attempts.join(str(attempt), writer)
+
+    def model(self, attempt: int, writer: str) -> S3Address:
+        return self.writer(attempt, writer).join(MODEL_FOLDER)
+
+    def checkpoint(self, place: "CheckpointPlace") -> S3Address:
+        """A training's state after an optimizer step: files, then its manifest."""
+        return self.writer(place.attempt, place.writer).join(CHECKPOINTS_FOLDER, f"step-{place.step:06d}")
 
     def is_inside(self, uri: str) -> bool:
         """Tell whether an address is one of a file or folder of this run."""
@@ -114,6 +129,27 @@ class RunLayout:
     def probe(self, attempt: int) -> S3Address:
         """A small object the prepare stage writes, reads back and deletes."""
         return self.run.join(f"probe-{attempt}")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPlace:
+    """Who saved a checkpoint, and after which optimizer step."""
+
+    attempt: int
+    writer: str
+    step: int
+
+
+def parse_checkpoint_file(name: str) -> tuple[CheckpointPlace, str] | None:
+    """Read the name of an object below `RunLayout.attempts`.
+
+    Returns:
+        The checkpoint it belongs to and its name in there; None for whatever is no part of one.
+    """
+    found = _CHECKPOINT.fullmatch(name)
+    if found is None:
+        return None
+    return CheckpointPlace(int(found["attempt"]), found["writer"], int(found["step"])), found["file"]
 
 
 def build_run_layout(output_uri: str, uid: str) -> RunLayout:
@@ -159,7 +195,7 @@ class RunManifest(Model):
     attempt: int
     """attempt that published."""
     writer: str
-    """writer: host name of the pod."""
+    """writer: the pod's uid, which names its folder."""
     run_digest: str
     """runDigest of all inputs."""
     files: list[FileEntry]
@@ -199,6 +235,41 @@ class PreparedManifest(Model):
     """resolved automatic choices."""
     warnings: list[str] = []
     """warnings that did not stop the stage."""
+
+
+class CheckpointManifest(Model):
+    """checkpoints/step-<n>/manifest.json: one saved state of a training, written last."""
+
+    version: Literal[1] = 1
+    """version of this format."""
+    uid: str
+    """uid of the FineTuneJob."""
+    attempt: Annotated[int, Field(ge=1)]
+    """attempt that saved it."""
+    writer: str
+    """writer: the pod's uid, which names its folder."""
+    step: Annotated[int, Field(ge=0)]
+    """step of the optimizer after which it was saved."""
+    total_steps: Annotated[int, Field(ge=1)]
+    """totalSteps planned."""
+    is_finished: bool = False
+    """isFinished where the training is done and only evaluation and publishing are left."""
+    time: str
+    """time it was saved."""
+    run_digest: str
+    """runDigest of all inputs; only a run with the same one goes on from here."""
+    prepared_sha256: str
+    """preparedSHA256 of the prepared.json that is trained on."""
+    metrics: list[Metric] = []
+    """metrics of the latest evaluation."""
+    files: list[FileEntry]
+    """files in this folder."""
+    digest: str = ""
+    """digest of everything above: sha256 of it as compact JSON."""
+
+    def compute_digest(self) -> str:
+        """Digest everything but the digest."""
+        return hashlib.sha256(self.model_dump_json(exclude={"digest"}).encode()).hexdigest()
 
 
 class CurrentRun(Model):

@@ -25,6 +25,7 @@ from finetune_trainer.tasks.next_tokens_train import NextTokensHead
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import trainer as loop
 from finetune_trainer.training.arguments import build_arguments
+from finetune_trainer.training.checkpointing import Checkpointing
 
 BATCH_SIZE = 8
 
@@ -73,6 +74,7 @@ def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scr
         best_metric="loss",
         batch_size=BATCH_SIZE,
         progress=ProgressLog(1),
+        checkpointing=Checkpointing(None, None, scratch, rank=0, num_ranks=1, device=torch.device("cpu")),
     )
     recorder = Recorder(model)
     trainer.add_callback(recorder)

@@ -58,7 +58,9 @@ class RunBench:
     _models: dict[str, tuple[str, InputEntry]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.client.create_bucket(Bucket=BUCKET)
+        # One server serves all files of a worker.
+        if BUCKET not in {bucket["Name"] for bucket in self.client.list_buckets()["Buckets"]}:
+            self.client.create_bucket(Bucket=BUCKET)
 
     @property
     def client(self) -> Any:
@@ -198,7 +200,7 @@ class RunBench:
     def fetch_attempt(self, config: RunConfig, folder: Path, attempt: int = 1) -> Path:
         """Download an attempt's files as a user would."""
         layout = artifacts.build_run_layout(config.spec.output.uri, config.job.uid)
-        open_store(config.spec.storage).fetch_folder(layout.attempt(attempt), folder)
+        open_store(config.spec.storage).fetch_folder(layout.writer(attempt, "local"), folder)
         return folder
 
     def start(self, config: RunConfig, folder: Path, environment: Mapping[str, str] | None = None) -> "Running":

@@ -20,6 +20,17 @@ def install_handlers() -> None:
         signal.signal(number, _receive)
 
 
+def is_received() -> bool:
+    """Tell whether a signal came to this rank."""
+    return bool(_received)
+
+
+def build_interrupted(doing: str) -> Interrupted:
+    """Say that a signal, of this rank or another one, interrupted something; `doing` as for `check`."""
+    name = signal.Signals(_received[0]).name if _received else signal.SIGTERM.name
+    return Interrupted(f"{name} interrupted {doing}", "nothing: the stage begins again")
+
+
 def check(doing: str) -> None:
     """End here if a signal came.
 
@@ -30,8 +41,7 @@ def check(doing: str) -> None:
         Interrupted: a signal came.
     """
     if _received:
-        name = signal.Signals(_received[0]).name
-        raise Interrupted(f"{name} interrupted {doing}; nothing was published", "nothing: the run is started anew")
+        raise build_interrupted(doing)
 
 
 def _receive(number: int, _: FrameType | None) -> None:

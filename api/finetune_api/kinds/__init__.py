@@ -2,7 +2,6 @@
 
 object_model          base of every object: camelCase outside, unknown fields refused
 field_types           addresses, names of Kubernetes objects, bounded texts
-storage, pods         parts of a spec that several kinds have: the object store; resources, place, image, environment
-status_fields, status_conditions, attempts    parts of every status: texts and times; conditions; one child Job each
+storage, pods         parts that several kinds have: the object store; resources, place, image, environment
 finetunejob/          one run of a fine-tuning
 """

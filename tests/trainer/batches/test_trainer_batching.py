@@ -107,3 +107,17 @@ def test_rows_are_padded_on_the_side_that_the_model_does_not_read(is_left: bool,
     batch = collate.collate_inputs(rows, Padding(1, is_left=is_left), is_packed=False)
     assert batch["input_ids"].tolist() == want
     assert batch["attention_mask"].tolist() == [[int(token != 1) for token in row] for row in want]
+
+
+@pytest.mark.parametrize("first", [0, 1, 4, 5, 9, 10, 12])
+def test_whoever_goes_on_finds_the_steps_that_are_left(first: int) -> None:
+    lengths, options = [5 + number % 7 for number in range(38)], {"rank": 0, "num_ranks": 2, "is_packed": True}
+    whole = StepOrder(lengths, 8, 13, **options)
+    steps = [step for _ in range(4) for step in whole]
+
+    rest = StepOrder(lengths, 8, 13, **options, first_step=first)
+    again = list(rest)
+
+    num_made = first % len(rest)
+    assert again[:num_made] == [[]] * num_made
+    assert again[num_made:] + list(rest) == steps[first : first - num_made + 2 * len(rest)]

@@ -295,11 +295,11 @@ STOPS = {
     ),
     "a rank without a handler dies and is explained": (
         READY + "while True: signal.pause()",
-        (143, "PodDisrupted", "a signal stopped the pod before the run was finished; nothing was published"),
+        (143, "PodDisrupted", "a signal stopped the pod before the stage was finished"),
     ),
     "a rank that ignores the signal is killed when the grace ends": (
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "while True: signal.pause()",
-        (143, "PodDisrupted", "a signal stopped the pod before the run was finished; nothing was published"),
+        (143, "PodDisrupted", "a signal stopped the pod before the stage was finished"),
     ),
     "a commit that was under way still counts": (
         "signal.signal(signal.SIGTERM, lambda *_: leave(0, 'Completed', 'committed'))\n" + READY + "signal.pause()",

@@ -1,6 +1,7 @@
 """The train stage on real S3, real models and a real launcher: what it publishes, and what it leaves alone."""
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,15 +58,15 @@ def test_a_run_leaves_exactly_these_files(bench: RunBench, tmp_path: Path) -> No
     train.run(config, tmp_path / "scratch")
 
     model = [
-        f"runs/UID/attempts/1/model/{name}"
+        f"runs/UID/attempts/1/local/model/{name}"
         for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json")
     ]
     assert bench.list_keys(config) == [
         "current.json",
-        "runs/UID/attempts/1/evaluation.json",
-        "runs/UID/attempts/1/metrics.csv",
+        "runs/UID/attempts/1/local/evaluation.json",
+        "runs/UID/attempts/1/local/metrics.csv",
         *model,
-        "runs/UID/attempts/1/model/tokenizer_config.json",
+        "runs/UID/attempts/1/local/model/tokenizer_config.json",
         "runs/UID/manifest.json",
     ]
 
@@ -87,7 +88,7 @@ def test_a_model_learns_the_rule_in_its_rows(bench: RunBench, tmp_path: Path) ->
         CLASSIFICATION,
         "encoder",
         spec={"method": method("LoRA")},
-        resolved={"totalSteps": "60", "learningRate": "1e-2"},
+        resolved={"totalSteps": "80", "learningRate": "4e-3"},
         rows={"train": 128, "validation": 16, "test": 32},
     )
 
@@ -177,9 +178,9 @@ DAMAGES = {
 def test_a_manifest_that_does_not_verify_is_no_success(bench: RunBench, tmp_path: Path, damage: Any) -> None:
     config = bench.prepare("CausalLM", "decoder")
     train.run(config, tmp_path / "one")
-    damage(bench.client, f"output/{config.job.uid}/runs/{config.job.uid}/attempts/1/evaluation.json")
+    damage(bench.client, f"output/{config.job.uid}/runs/{config.job.uid}/attempts/1/local/evaluation.json")
 
-    with pytest.raises(DataError, match=r"lists files that are missing or changed: attempts/1/evaluation\.json"):
+    with pytest.raises(DataError, match=r"lists files that are missing or changed: attempts/1/local/evaluation\.json"):
         train.run(config, tmp_path / "two")
 
 
@@ -228,7 +229,10 @@ def test_a_learning_rate_that_is_far_too_high_is_called_diverged(bench: RunBench
     with pytest.raises(Diverged, match=r"step"):
         train.run(config, tmp_path)
 
-    assert bench.list_keys(config) == []
+    # Its curve is there for whoever asks why.
+    assert bench.list_keys(config) == ["runs/UID/attempts/1/local/metrics.csv"]
+    table = (bench.fetch_attempt(config, tmp_path / "left") / "metrics.csv").read_text().splitlines()
+    assert table[1].startswith("1,")
 
 
 def test_a_run_that_stops_improving_ends_early_with_its_best_weights(bench: RunBench, tmp_path: Path) -> None:
@@ -287,7 +291,7 @@ def test_the_same_seed_gives_the_same_weights(bench: RunBench, tmp_path: Path) -
         train.run(config, tmp_path / config.job.uid)
 
     entries = [{item.path: item.sha256 for item in bench.fetch_manifest(config)[0].files} for config in runs]
-    path = "attempts/1/model/adapter_model.safetensors"
+    path = "attempts/1/local/model/adapter_model.safetensors"
     assert entries[0][path] == entries[1][path]
 
 
@@ -310,8 +314,20 @@ def test_a_pod_stopped_in_training_ends_with_143_and_publishes_nothing(bench: Ru
     ended = running.wait()
 
     assert (ended.exit_code, ended.message.reason) == (143, "PodDisrupted")
-    assert ended.message.message.startswith("SIGTERM interrupted ")
-    assert bench.list_keys(config) == []
+    assert re.fullmatch(
+        r"SIGTERM interrupted (training|evaluation) at step \d+; the checkpoint of step \d+ stands",
+        ended.message.message,
+    )
+    keys = bench.list_keys(config)
+    assert {"current.json", "runs/UID/manifest.json"}.isdisjoint(keys)
+    assert {key.rpartition("/")[2] for key in keys} == {
+        "manifest.json",
+        "metrics.csv",
+        "optimizer.safetensors",
+        "random-000.safetensors",
+        "state.json",
+        "weights.safetensors",
+    }
 
 
 @pytest.mark.parametrize(
@@ -352,7 +368,7 @@ def test_a_loss_that_is_nan_is_called_diverged_at_its_step(bench: RunBench, tmp_
 
     assert caught.value.message == "the loss must be a finite number; step 1 gave nan"
     assert (caught.value.exit_code, caught.value.remedy) == (80, "lower spec.training.learningRate")
-    assert bench.list_keys(config) == []
+    assert bench.list_keys(config) == ["runs/UID/attempts/1/local/metrics.csv"]
 
 
 def test_a_store_that_cannot_be_reached_ends_with_69(bench: RunBench, tmp_path: Path) -> None:

@@ -110,22 +110,35 @@ class StepOrder:
         rank: this one, from 0.
         num_ranks: of the run.
         is_packed: rows are not padded.
+        first_step: steps that were made already. Those of the epoch they end in are given without rows, since whoever
+            goes on passes over them: the place in the order is found without dealing out the rows before it.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, *, rank: int, num_ranks: int, is_packed: bool
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int,
+        num_ranks: int,
+        is_packed: bool,
+        first_step: int = 0,
     ) -> None:
         self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
         self._rank, self._num_ranks, self._is_packed = rank, num_ranks, is_packed
-        self._epoch = 0
+        self._epoch, self._num_made = divmod(first_step, len(self))
 
     def __len__(self) -> int:
         return math.ceil(len(self._lengths) / self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = build_order(self._lengths, self._batch_size, self._seed, self._epoch, is_packed=self._is_packed)
+        num_made, self._num_made = self._num_made, 0
         self._epoch += 1
-        for start in range(0, len(order), self._batch_size):
+        for _ in range(num_made):
+            yield []
+        for start in range(num_made * self._batch_size, len(order), self._batch_size):
             rows = order[start : start + self._batch_size]
             shares = share_rows([self._lengths[row] for row in rows], self._num_ranks)
             yield [rows[position] for position in shares[self._rank]]

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from finetune_trainer.checkpoints import snapshot
+from finetune_trainer.checkpoints.state import BestState
 
 
 class BestWeights:
@@ -18,12 +21,14 @@ class BestWeights:
     """
 
     def __init__(self, path: Path, is_greater_better: bool, patience: int | None, min_delta: float) -> None:
-        self._path, self._sign = path, 1.0 if is_greater_better else -1.0
+        self.path, self._sign = path, 1.0 if is_greater_better else -1.0
         self._patience, self._min_delta = patience, min_delta
-        self._reference: float | None = None
-        self._num_stale = 0
-        self.value: float | None = None
-        self.step: int | None = None
+        self.state = BestState()
+
+    @property
+    def step(self) -> int | None:
+        """The step the best weights are of; None before the first evaluation."""
+        return self.state.step
 
     def record(self, model: Any, value: float, step: int, is_writer: bool) -> None:
         """Take in an evaluation; save the weights if they are the best so far.
@@ -34,22 +39,28 @@ class BestWeights:
             step: of the optimizer.
             is_writer: whether this rank writes the file.
         """
-        if self.value is None or self._sign * (value - self.value) > 0:
-            self.value, self.step = value, step
+        found = self.state
+        if found.value is None or self._sign * (value - found.value) > 0:
+            found = found.model_copy(update={"value": value, "step": step})
             if is_writer:
-                partial = self._path.with_suffix(".partial")
-                save_file(_get_trained(model), partial)
-                partial.replace(self._path)
+                self.write(model)
         # A crawl of tiny gains is not progress: staleness is measured from the last gain that counted.
-        if self._reference is None or self._sign * (value - self._reference) > self._min_delta:
-            self._reference, self._num_stale = value, 0
+        if found.reference is None or self._sign * (value - found.reference) > self._min_delta:
+            self.state = found.model_copy(update={"reference": value, "num_stale": 0})
         else:
-            self._num_stale += 1
+            self.state = found.model_copy(update={"num_stale": found.num_stale + 1})
+
+    def write(self, model: Any) -> None:
+        """Take a model's weights for the best ones; the file is replaced whole."""
+        partial = self.path.with_suffix(".partial")
+        weights = snapshot.find_weights(model)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, partial)
+        partial.replace(self.path)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether patience has run out."""
-        return self._patience is not None and self._num_stale >= self._patience
+        return self._patience is not None and self.state.num_stale >= self._patience
 
     def restore(self, model: Any) -> None:
         """Put the best weights back into the model of every rank; without an evaluation the last ones stay."""
@@ -58,12 +69,4 @@ class BestWeights:
         if torch.distributed.is_initialized():
             # Rank 0 may still be writing.
             torch.distributed.barrier()
-        saved = load_file(self._path)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(saved[name])
-
-
-def _get_trained(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        snapshot.restore_weights(model, self.path)

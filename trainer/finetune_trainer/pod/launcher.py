@@ -247,10 +247,9 @@ def decide_end(
     if result is not None and result.exit_code == failed.code:
         return result
     if outcome.is_interrupted:
-        text = "a signal stopped the pod before the run was finished; nothing was published"
-        return _build_message(
-            config, ExitCode.INTERRUPTED, Reason.POD_DISRUPTED, text, "nothing: the run is started anew"
-        )
+        text = "a signal stopped the pod before the stage was finished"
+        remedy = "nothing: the run goes on from its newest checkpoint, if there is one"
+        return _build_message(config, ExitCode.INTERRUPTED, Reason.POD_DISRUPTED, text, remedy)
     return _build_crash_message(config, failed)
 
 

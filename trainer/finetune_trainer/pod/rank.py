@@ -14,7 +14,8 @@ from finetune_api.errors import CUDAOutOfMemory, FineTuneError
 from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals
 from finetune_trainer.pod import imports, launcher, rank_result
-from finetune_trainer.telemetry import logs
+from finetune_trainer.telemetry import live, logs
+from finetune_trainer.telemetry.live import LiveState
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ def main() -> int:
         message = _run_stage(config, Path(os.environ.get(run.SCRATCH_VARIABLE, run.SCRATCH_DIRECTORY)))
     except Exception as error:
         message = build_failure(config, error)
+    if config.stage == Stage.TRAIN:
+        message = add_progress(message, live.STATE)
     path = os.environ.get(rank_result.RESULT_VARIABLE)
     if path:
         rank_result.save_result(message, Path(path))
@@ -44,6 +47,21 @@ def _run_stage(config: RunConfig, scratch: Path) -> TerminationMessage:
     from finetune_trainer.stages import train
 
     return train.run(config, scratch)
+
+
+def add_progress(message: TerminationMessage, state: LiveState) -> TerminationMessage:
+    """Add to a training's end how far it came and which checkpoints stand, whatever ended it."""
+    known = state.read()
+    return message.model_copy(
+        update={
+            "step": message.step if message.step is not None else known.step,
+            "resumed_from_step": known.resumed_from_step,
+            "lost_steps": known.lost_steps,
+            "checkpoints": known.checkpoints,
+            "checkpoint_failure": known.checkpoint_failure or "",
+            "warnings": [*message.warnings, *state.read_warnings()],
+        }
+    )
 
 
 def build_failure(config: RunConfig, error: Exception) -> TerminationMessage:

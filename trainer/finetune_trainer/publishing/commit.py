@@ -9,15 +9,15 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import logging
+import os
 import platform
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune_api import artifacts
+from finetune_api import artifacts, run
 from finetune_api.artifacts import CurrentRun, FileEntry, PreparedManifest, RunLayout, RunManifest
 from finetune_api.errors import DataError, ReferenceNotFound
 from finetune_api.kinds.finetunejob.status import Metric, MetricsStatus
@@ -104,10 +104,9 @@ def _find_committed(store: Store, layout: RunLayout) -> Published | None:
 
 def _commit(store: Store, layout: RunLayout, manifest: RunManifest, attempt_folder: Path) -> str:
     """Upload an attempt's files and, if none is there, its manifest; return the sha256 of the latter."""
-    uploaded = store.upload_folder(
-        attempt_folder, layout.attempt(manifest.attempt), signals.build_progress("publishing")
-    )
-    prefix = f"attempts/{manifest.attempt}/"
+    folder = layout.writer(manifest.attempt, manifest.writer)
+    uploaded = store.upload_folder(attempt_folder, folder, signals.build_progress("publishing"))
+    prefix = f"{folder.key.removeprefix(layout.run.key)[1:]}/"
     files = [entry.model_copy(update={"path": prefix + entry.path}) for entry in uploaded]
     content = _dump(manifest.model_copy(update={"files": files}))
     signals.check("publishing")
@@ -116,13 +115,22 @@ def _commit(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
     return hashlib.sha256(content).hexdigest()
 
 
+def upload_table(store: Store, layout: RunLayout, config: RunConfig, attempt_folder: Path) -> None:
+    """Upload the metrics by step of an attempt that failed, if it made a step."""
+    table = attempt_folder / artifacts.METRICS_TABLE
+    if table.exists():
+        address = layout.writer(config.job.attempt, find_writer()).join(artifacts.METRICS_TABLE)
+        store.put_bytes(address, table.read_bytes())
+        logger.info("metrics up to the failure lie in %s", address)
+
+
 def upload_current(store: Store, layout: RunLayout, published: Published) -> None:
     """Point `current.json` to a committed run."""
     manifest = published.manifest
     current = CurrentRun(
         uid=manifest.uid,
         name=manifest.name,
-        model_uri=f"{layout.model(manifest.attempt)}/",
+        model_uri=f"{layout.model(manifest.attempt, manifest.writer)}/",
         manifest_uri=str(layout.manifest),
         manifest_sha256=published.sha256,
     )
@@ -183,7 +191,7 @@ def build_manifest(
         name=config.job.name,
         uid=config.job.uid,
         attempt=config.job.attempt,
-        writer=socket.gethostname(),
+        writer=find_writer(),
         run_digest=prepared.run_digest,
         files=[],
         inputs=prepared.inputs,
@@ -201,6 +209,11 @@ def build_metrics(base: dict[str, float] | None, tuned: dict[str, float], split:
         return [Metric(name=name, value=f"{value:.6g}", split=split) for name, value in (figures or {}).items()]
 
     return MetricsStatus(base=write(base), tuned=write(tuned))
+
+
+def find_writer() -> str:
+    """Name this pod, which has a folder of its own below the attempt; `local` outside of a cluster."""
+    return os.environ.get(run.POD_UID_VARIABLE) or "local"
 
 
 def build_layout(config: RunConfig) -> RunLayout:

@@ -27,10 +27,10 @@ from finetune_api.kinds.finetunejob.spec import (
     RowsWithoutTarget,
     SpecialTokensInText,
 )
-from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey
-from finetune_api.kinds.status_fields import build_message
+from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
 from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage, tasks
+from finetune_trainer.checkpoints import schedule
 from finetune_trainer.data import deadlines, report, sources, tokenized_files
 from finetune_trainer.data import findings as findings_of
 from finetune_trainer.data import splits as splits_of_rows
@@ -292,6 +292,9 @@ def _choose(
         "columns": ", ".join(f"{role}={column}" for role, column in splits.columns.items()),
         "format": splits.file_format,
     }
+    checkpoint_bytes = schedule.predict_bytes(memory.count_trainable(facts, spec))
+    resolved[ResolvedKey.CHECKPOINT_SIZE] = quantities.build_quantity(checkpoint_bytes)
+    warnings += schedule.warn_of_notice(checkpoint_bytes)
     if spec.method.quantization != Quantization.NONE:
         resolved[ResolvedKey.QUANTIZED_LAYERS] = str(num_quantized)
     if splits.labels:

@@ -1,20 +1,24 @@
 """The train stage, top to bottom: settle, fetch, train, publish. Read this first.
 
+What it goes on from, if an attempt before it was interrupted, is `continuation`'s.
+
 `training` holds the part that needs torch and is imported while the inputs arrive. Rank 0 fetches and publishes; the
 other ranks wait for its files and share the work in between. Nothing is visible to anybody before the manifest is.
 """
 
+import contextlib
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_api import quantities
 from finetune_api.artifacts import RunLayout, RunManifest
+from finetune_api.errors import FineTuneError, Interrupted
 from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.status import MemoryStatus, MetricsStatus
 from finetune_api.run import RunConfig, Stage, TerminationMessage
@@ -22,6 +26,7 @@ from finetune_trainer import signals, storage
 from finetune_trainer.publishing import commit
 from finetune_trainer.publishing.commit import Published
 from finetune_trainer.stages import train_inputs
+from finetune_trainer.stages.continuation import Continuation, open_archive
 from finetune_trainer.stages.train_inputs import Inputs
 from finetune_trainer.storage import Store
 from finetune_trainer.telemetry import prometheus, server
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_Found = Published | tuple[Inputs, Continuation]
 _POLL_SECONDS = 0.2
 """Between two looks of a waiting rank (a choice)."""
 
@@ -63,33 +69,66 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
         commit.upload_current(store, layout, found)
         _mark_ready(scratch, found.sha256)
         return _build_end(config, layout, found)
+    inputs, continuation = found
     signals.check("the fetching of the inputs")
-    _unpack_base(config, found)
+    _unpack_base(config, inputs)
     _mark_ready(scratch, "")
     logger.info("ready to load after %.1f s", time.monotonic() - began)
 
-    # Train, compare and write everything to the scratch disk.
+    # Train, compare and write everything to the scratch disk; then publish all files, the manifest, the pointer to it.
     output = scratch / "attempt"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    trained = _train(config, found, scratch, output)
-
-    # Publish: all files, the manifest, the pointer to it.
-    prometheus.record_phase("publish")
-    signals.check("publishing")
-    published = commit.publish(store, layout, _build_manifest(config, found, trained), output)
+    with _ending(continuation, lambda: _leave_table(store, layout, config, output)):
+        trained = _train(config, inputs, scratch, output, continuation)
+        prometheus.record_phase("publish")
+        signals.check("publishing")
+        published = commit.publish(store, layout, _build_manifest(config, inputs, trained), output)
     logger.info("published after %.1f s", time.monotonic() - began)
+    continuation.clean_up()
     return _build_end(config, layout, published, trained)
 
 
-def _fetch(config: RunConfig, layout: RunLayout, scratch: Path) -> tuple[Store, Published | Inputs]:
+@contextlib.contextmanager
+def _ending(continuation: Continuation, leave_table: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Leave the training's state to the next attempt when a signal ends this one, its figures when it fails.
+
+    Raises:
+        Interrupted: a signal came; says what stands.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        raise continuation.end(error) from error
+    except Exception as error:
+        # A rank that waits for one that a signal has ended sees a broken connection.
+        if signals.is_received() and not isinstance(error, FineTuneError):
+            raise continuation.end(signals.build_interrupted("the training")) from error
+        leave_table()
+        raise
+
+
+def _leave_table(store: Store, layout: RunLayout, config: RunConfig, output: Path) -> None:
+    try:
+        commit.upload_table(store, layout, config, output)
+    except FineTuneError as error:
+        logger.warning("the metrics of this failed attempt could not be published: %s", error.message)
+
+
+def _fetch(config: RunConfig, layout: RunLayout, scratch: Path) -> tuple[Store, _Found]:
     """Fetch the inputs; or what was published, where an attempt whose pod was lost had done so already."""
     store = storage.open_store(config.spec.storage)
     published = commit.find_published(store, layout, scratch)
-    return store, published or train_inputs.fetch_inputs(store, layout, config, scratch)
+    if published is not None:
+        return store, published
+    inputs = train_inputs.fetch_inputs(store, layout, config, scratch)
+    archive = open_archive(store, layout, config, inputs.prepared)
+    continuation = Continuation(config, scratch, inputs.prepared, archive)
+    continuation.fetch()
+    return store, (inputs, continuation)
 
 
-def _overlap(fetch: Callable[[], tuple[Store, Published | Inputs]]) -> tuple[Store, Published | Inputs]:
+def _overlap(fetch: Callable[[], tuple[Store, _Found]]) -> tuple[Store, _Found]:
     """Import torch and what stands on it while `fetch` runs."""
     # At import bitsandbytes asks for a package of faster CPU kernels that is no dependency of ours: cosmetic.
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels" not in record.getMessage())
@@ -110,10 +149,10 @@ def _unpack_base(config: RunConfig, fetched: Inputs) -> None:
     training.unpack_base(config, fetched)
 
 
-def _train(config: RunConfig, fetched: Inputs, scratch: Path, output: Path) -> "Trained":
+def _train(config: RunConfig, fetched: Inputs, scratch: Path, output: Path, continuation: Continuation) -> "Trained":
     from finetune_trainer.training import run as training
 
-    return training.train(config, fetched, scratch, output)
+    return training.train(config, fetched, scratch, output, continuation.open)
 
 
 def _ready_path(scratch: Path) -> Path:
@@ -138,7 +177,10 @@ def _follow(config: RunConfig, scratch: Path) -> TerminationMessage:
         signals.check("waiting for rank 0's inputs")
         time.sleep(_POLL_SECONDS)
     if not _ready_path(scratch).read_text(encoding="utf-8"):
-        training.train(config, train_inputs.load_inputs(scratch), scratch, scratch / "attempt")
+        inputs = train_inputs.load_inputs(scratch)
+        continuation = Continuation(config, scratch, inputs.prepared)
+        with _ending(continuation):
+            training.train(config, inputs, scratch, scratch / "attempt", continuation.open)
     return TerminationMessage(stage=Stage.TRAIN, attempt=config.job.attempt, exit_code=ExitCode.OK, reason="Completed")
 
 
@@ -170,7 +212,7 @@ def _build_end(
         step=trained.step if trained else None,
         metrics=MetricsStatus(base=manifest.metrics.get("base", []), tuned=manifest.metrics.get("tuned", [])),
         manifest_sha256=published.sha256,
-        artifacts_uri=f"{layout.model(manifest.attempt)}/",
+        artifacts_uri=f"{layout.model(manifest.attempt, manifest.writer)}/",
         run_digest=manifest.run_digest,
         memory=peak,
         resolved=manifest.resolved,

@@ -14,8 +14,8 @@ from finetune_api.kinds.finetunejob.status import (
     CheckpointStatus,
     EvaluationStatus,
     Metric,
+    build_message,
 )
-from finetune_api.kinds.status_fields import build_message
 from finetune_api.live import LiveProgress
 from finetune_trainer.telemetry import logs
 from finetune_trainer.telemetry.pace import Pace
@@ -33,6 +33,16 @@ class LiveState:
         self._known = LiveProgress()
         self._pace = Pace(clock)
         self._is_checkpoint_wanted = False
+        self._warnings: list[str] = []
+
+    def read_warnings(self) -> list[str]:
+        """Return what the stage has warned of, in order."""
+        with self._lock:
+            return list(self._warnings)
+
+    def record_warning(self, text: str) -> None:
+        with self._lock:
+            self._warnings.append(logs.scrub_text(text))
 
     def read(self) -> LiveProgress:
         """Return where the stage stands now."""
@@ -51,7 +61,7 @@ class LiveState:
         """Begin a stage, of which nothing is known yet."""
         with self._lock:
             self._known, self._pace = LiveProgress(stage=stage), Pace(self._clock)
-            self._is_checkpoint_wanted = False
+            self._is_checkpoint_wanted, self._warnings = False, []
 
     def record_phase(self, phase: str) -> None:
         with self._lock:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """Of metrics.csv: the columns users of hosted fine-tuning services know. Accuracy is that of tokens, or of rows where
 each has one label."""
+Table = list[dict[str, float | int]]
+"""Of metrics.csv: a row a step, without what was not measured at it."""
 _LOG_SECONDS = 5.0
 """Between two log lines (a choice): a run of an hour writes some 700."""
 
@@ -109,12 +111,34 @@ class ProgressLog:
         else:
             logger.info("step=%d split=validation %s", step, text)
 
+    def copy_table(self) -> Table:
+        """Return the rows of metrics.csv so far, which no later step changes."""
+        return [self._rows[step] for step in sorted(self._rows)]
+
+    def resume(self, table: Table) -> None:
+        """Take in the steps that were made before."""
+        self._rows = {int(row["step"]): row for row in table}
+        if self._bar and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=max(self._rows, default=0))
+
     def save_table(self, path: Path) -> None:
         """Write metrics.csv."""
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(self._rows[step] for step in sorted(self._rows))
+        write_table(self.copy_table(), path)
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Write metrics.csv; numbers as Python shows them, which come back bit for bit."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def load_table(path: Path) -> Table:
+    """Read what `write_table` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: int(text) if name == "step" else float(text) for name, text in row.items() if text} for row in rows]
 
 
 def _build_bar() -> Progress:

@@ -15,8 +15,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from finetune_api import metrics, quantities
-from finetune_api.kinds.finetunejob.status import CheckpointStatus
-from finetune_api.kinds.status_fields import parse_time
+from finetune_api.kinds.finetunejob.status import CheckpointStatus, parse_time
 from finetune_api.metrics import Series, TrainerPhase
 from finetune_trainer.telemetry import live
 
@@ -183,6 +182,12 @@ def record_checkpoint_failure(text: str) -> None:
     """Record that a checkpoint could not be saved, and why; a later one that is takes it back."""
     _CHECKPOINTS.labels("error").inc()
     live.STATE.record_checkpoint_failure(text)
+
+
+@_never_fails
+def record_warning(text: str) -> None:
+    """Record what the stage's end must tell, however it ends."""
+    live.STATE.record_warning(text)
 
 
 @_never_fails

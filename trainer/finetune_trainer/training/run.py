@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,8 @@ from finetune_trainer.batches import dataset
 from finetune_trainer.batches.collate import Batching, Padding
 from finetune_trainer.batches.dataset import Rows
 from finetune_trainer.checkpoints.best import BestWeights
+from finetune_trainer.checkpoints.state import Figures, Position
 from finetune_trainer.evaluation.evaluator import Evaluator
-from finetune_trainer.evaluation.metrics import Scores
 from finetune_trainer.evaluation.report import EvaluationReport
 from finetune_trainer.model import facts as base_model
 from finetune_trainer.model import gguf_unpack, load, method, save
@@ -45,6 +45,7 @@ from finetune_trainer.telemetry import prometheus
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import ranks
 from finetune_trainer.training.arguments import build_arguments
+from finetune_trainer.training.checkpointing import Checkpointing
 from finetune_trainer.training.trainer import FineTuneTrainer
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class _Setup:
     head: TaskHead
     splits: dict[str, Rows]
     evaluated_split: str
+    checkpointing: Checkpointing
 
     @property
     def spec(self) -> FineTuneJobSpec:
@@ -115,7 +117,10 @@ class _Fitted:
     last_step: int
     published_step: int
     is_early_stopped: bool
-    progress: ProgressLog
+
+
+OpenCheckpointing = Callable[[torch.device], Checkpointing]
+"""Told of this rank's device, once that is chosen."""
 
 
 def unpack_base(config: RunConfig, inputs: "Inputs") -> None:
@@ -129,20 +134,23 @@ def unpack_base(config: RunConfig, inputs: "Inputs") -> None:
         gguf_unpack.unpack(inputs.base, inputs.gguf_file, config.spec.model)
 
 
-def train(config: RunConfig, inputs: "Inputs", scratch: Path, output: Path) -> Trained:
+def train(
+    config: RunConfig, inputs: "Inputs", scratch: Path, output: Path, open_checkpointing: "OpenCheckpointing"
+) -> Trained:
     """Train the model and leave model folder, evaluation.json and metrics.csv in `output`.
 
     Args:
         config: of the run.
         inputs: fetched and verified.
         scratch: local disk.
-        output: empty folder; rank 0 alone writes it.
+        output: empty folder; rank 0 alone writes it. The metrics table is there even when the training fails.
+        open_checkpointing: gives what saves this training's state, and the state it goes on from.
 
     Raises:
         FineTuneError: the model doesn't fit, the loss is not finite, or a signal came.
     """
     _quieten_libraries()
-    setup = _set_up(config, inputs, scratch)
+    setup = _set_up(config, inputs, scratch, open_checkpointing)
     # The arguments come first: making them joins the ranks to one group.
     arguments = build_arguments(
         setup.spec,
@@ -157,9 +165,9 @@ def train(config: RunConfig, inputs: "Inputs", scratch: Path, output: Path) -> T
     with load.without_cache(subject.model), _packing(setup, subject):
         # Before the first step every method still gives the base model: adapters begin at zero.
         with _phase("evaluate"):
-            base = _evaluate(setup, subject, "base") if setup.spec.evaluation.compare_with_base else None
+            base = _evaluate_base(setup, subject)
         with _phase("train"):
-            fitted = _fit(setup, subject, arguments)
+            fitted = _fit(setup, subject, arguments, output)
         with _phase("evaluate"):
             tuned = _evaluate(setup, subject, "tuned")
     with _phase("evaluate"):
@@ -180,7 +188,7 @@ def _quieten_libraries() -> None:
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
-def _set_up(config: RunConfig, inputs: "Inputs", scratch: Path) -> _Setup:
+def _set_up(config: RunConfig, inputs: "Inputs", scratch: Path, open_checkpointing: "OpenCheckpointing") -> _Setup:
     device = _find_device(config.spec)
     chosen = plan.parse_plan(inputs.prepared.resolved)
     task = tasks.find_preparation(config.spec.task)
@@ -197,6 +205,7 @@ def _set_up(config: RunConfig, inputs: "Inputs", scratch: Path) -> _Setup:
         splits=splits,
         # Rows nobody has seen, if there are any; with train alone there are no figures, only samples.
         evaluated_split=next((name for name in ("test", "validation") if len(splits[name])), "train"),
+        checkpointing=open_checkpointing(device),
     )
 
 
@@ -254,7 +263,14 @@ def _load(setup: _Setup) -> _Subject:
     return _Subject(tuned, loaded.structure, tokenizer, batching, evaluator)
 
 
-def _evaluate(setup: _Setup, subject: _Subject, which: str) -> Scores | None:
+def _evaluate_base(setup: _Setup, subject: _Subject) -> Figures | None:
+    """Score the held-out rows with the base model, once in a run; None where nobody asked for it."""
+    if setup.checkpointing.restored is None and setup.spec.evaluation.compare_with_base:
+        setup.checkpointing.base = _evaluate(setup, subject, "base")
+    return setup.checkpointing.base
+
+
+def _evaluate(setup: _Setup, subject: _Subject, which: str) -> Figures | None:
     """Score the held-out rows; None where there are none."""
     if setup.evaluated_split == "train":
         return None
@@ -265,11 +281,11 @@ def _evaluate(setup: _Setup, subject: _Subject, which: str) -> Scores | None:
     prometheus.record_loss(figures["loss"], setup.evaluated_split)
     text = " ".join(f"{name}={value:.4f}" for name, value in figures.items())
     logger.info("%s: split=%s seconds=%.1f %s", doing, setup.evaluated_split, time.monotonic() - began, text)
-    return scores
+    return Figures(metrics=figures, confusion=scores.compute_confusion())
 
 
-def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
-    """Run the loop and put the best weights back."""
+def _fit(setup: _Setup, subject: _Subject, arguments: Any, output: Path) -> _Fitted:
+    """Run the loop, or what is left of it, and put the best weights back."""
     spec, chosen = setup.spec, setup.chosen
     if ranks.count_ranks() > 1:
         batch = subject.evaluator.collate(setup.splits["train"], [0], is_packed=chosen.is_packed)
@@ -297,30 +313,35 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any) -> _Fitted:
         best_metric=chosen.best_metric,
         batch_size=spec.training.batch_size,
         progress=progress,
+        checkpointing=setup.checkpointing,
     )
     progress.start()
     try:
-        trainer.train()
+        trainer.run()
     finally:
         progress.stop()
-    best.restore(subject.model)
+        if setup.is_writer:
+            progress.save_table(output / artifacts.METRICS_TABLE)
+    if not setup.checkpointing.is_finished:
+        best.restore(subject.model)
     last_step = trainer.state.global_step
+    setup.checkpointing.mark(Position(step=last_step, is_finished=True))
     published_step = last_step if best.step is None else best.step
-    return _Fitted(last_step, published_step, trainer.is_early_stopped, progress)
+    return _Fitted(last_step, published_step, trainer.is_early_stopped)
 
 
-def _build_report(setup: _Setup, subject: _Subject, base: Scores | None, tuned: Scores | None) -> EvaluationReport:
+def _build_report(setup: _Setup, subject: _Subject, base: Figures | None, tuned: Figures | None) -> EvaluationReport:
     return EvaluationReport(
         task=setup.spec.task,
         split=setup.evaluated_split,
         rows=len(setup.evaluated_rows) if tuned else 0,
         precision=setup.precision,
         quantization=setup.spec.method.quantization,
-        base=base.compute() if base else None,
-        tuned=tuned.compute() if tuned else {},
+        base=base.metrics if base else None,
+        tuned=tuned.metrics if tuned else {},
         labels=setup.inputs.prepared.labels,
-        base_confusion=base.compute_confusion() if base else None,
-        tuned_confusion=tuned.compute_confusion() if tuned else None,
+        base_confusion=base.confusion if base else None,
+        tuned_confusion=tuned.confusion if tuned else None,
         samples=subject.evaluator.build_samples(subject.model, setup.evaluated_rows),
     )
 
@@ -342,7 +363,6 @@ def _save(setup: _Setup, subject: _Subject, fitted: _Fitted, report: EvaluationR
     (folder / artifacts.MODEL_CARD).write_text(card.build_card(setup.config, facts), encoding="utf-8")
     text = report.model_dump_json(indent=1, exclude_none=True)
     (output / artifacts.EVALUATION).write_text(text + "\n", encoding="utf-8")
-    fitted.progress.save_table(output / artifacts.METRICS_TABLE)
 
 
 def _describe_choices(setup: _Setup, subject: _Subject) -> dict[str, str]:
@@ -353,6 +373,7 @@ def _describe_choices(setup: _Setup, subject: _Subject) -> dict[str, str]:
         ResolvedKey.MICRO_BATCH_TOKENS.value: str(setup.chosen.micro_batch_tokens),
         ResolvedKey.DEVICE.value: "cpu" if is_cpu else torch.cuda.get_device_name(setup.device),
         ResolvedKey.TRAINABLE_PARAMETERS.value: str(method.count_trainable(subject.model)),
+        ResolvedKey.CHECKPOINT_SECONDS.value: setup.checkpointing.describe_interval(),
     }
     if setup.spec.method.quantization != Quantization.NONE:
         found[ResolvedKey.QUANTIZED_LAYERS.value] = str(load.count_quantized(subject.model))

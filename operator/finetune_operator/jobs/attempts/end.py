@@ -6,11 +6,19 @@ A result counts only with its proof: the digest of what was committed to S3, as 
 from pydantic import ValidationError
 
 from finetune_api import artifacts, quantities, wording
-from finetune_api.kinds import status_fields
-from finetune_api.kinds.attempts import MAX_ATTEMPT_MESSAGE_LENGTH, Attempt
-from finetune_api.kinds.finetunejob.status import Artifacts, Failure, FineTuneJobStatus, MemoryStatus, Milestone, Reason
+from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds.finetunejob.status import (
+    MAX_ATTEMPT_MESSAGE_LENGTH,
+    Artifacts,
+    Attempt,
+    Failure,
+    FineTuneJobStatus,
+    MemoryStatus,
+    Milestone,
+    Reason,
+)
 from finetune_api.run import Stage, TerminationMessage
-from finetune_operator.jobs import failures, reports
+from finetune_operator.jobs import failures
 from finetune_operator.jobs.attempts import clock, limits, outcome
 from finetune_operator.jobs.attempts.outcome import End, Outcome
 from finetune_operator.jobs.conditions import Result, State
@@ -124,7 +132,7 @@ def _end(context: Context, cause: str, *, is_counted: bool, message: str = "") -
     since = clock.find_running_since(context.status)
     started = [pod.started_at for pod in pods if pod.started_at is not None]
     if attempt.start_time is None and started:
-        context.update_attempt(start_time=status_fields.build_time(min(started)))
+        context.update_attempt(start_time=status.build_time(min(started)))
     if attempt.job_uid is None and child is not None:
         context.update_attempt(job_uid=child.uid)
     # By the clock of the control plane, which may go ahead of ours: the pause after it must not grow by that.
@@ -172,19 +180,13 @@ def _read_message(context: Context, message: TerminationMessage) -> dict[str, ob
             "data": message.data,
         }
     layout = artifacts.build_run_layout(context.spec.output.uri if context.spec else "", context.job.uid)
-    uri = message.artifacts_uri or f"{layout.model(message.attempt)}/"
+    uri = message.artifacts_uri or f"{layout.attempts}/{message.attempt}/"
     digest = message.manifest_sha256 or ""
     found = Artifacts(uri=uri, manifest_uri=str(layout.manifest), manifest_sha256=digest)
     is_kept = context.spec is not None and context.spec.run_policy.checkpoint.keep_after_success
     # What was cut from a long message: after a success they are deleted.
     left: dict[str, object] = {} if is_kept or message.checkpoints is not None else {"checkpoints": []}
-    metrics = message.metrics and message.metrics.model_copy(
-        update={
-            "base": reports.scrub_metrics(message.metrics.base),
-            "tuned": reports.scrub_metrics(message.metrics.tuned),
-        }
-    )
-    return changes | {"artifacts": found, "metrics": metrics, **left}
+    return changes | {"artifacts": found, "metrics": message.metrics, **left}
 
 
 def _accept_trained(context: Context, message: TerminationMessage) -> Result:

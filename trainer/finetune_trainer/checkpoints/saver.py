@@ -1,0 +1,172 @@
+"""When a checkpoint is saved, and the work beside the training: written to the scratch disk, uploaded, committed.
+
+One at a time. A checkpoint that can't be saved costs a warning, never the run; the older ones stay.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune_api.artifacts import CheckpointManifest, CheckpointPlace
+from finetune_api.errors import FineTuneError
+from finetune_api.kinds.finetunejob.status import CheckpointStatus, build_time
+from finetune_trainer.checkpoints import schedule, state
+from finetune_trainer.checkpoints import snapshot as snapshots
+from finetune_trainer.checkpoints.archive import Archive, Identity
+from finetune_trainer.checkpoints.snapshot import Snapshot
+from finetune_trainer.telemetry import live, prometheus
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.05
+_RANK_SECONDS = 30.0
+"""How long the other ranks' generators are waited for (a choice): they write them at the same step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `saver` was told about the run."""
+
+    attempt: int
+    writer: str
+    total_steps: int
+    best_metric: str
+    every_seconds: float | None
+    """Least seconds between two checkpoints; None: by the size of the state."""
+    keep: int
+    num_ranks: int = 1
+
+
+class Saver:
+    """Saves checkpoints of one attempt.
+
+    Args:
+        archive: of the run.
+        plan: of the run.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, archive: Archive, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._archive, self._plan, self._clock = archive, plan, clock
+        self._last_at = clock()
+        self.every_seconds = schedule.SHORTEST_SECONDS if plan.every_seconds is None else plan.every_seconds
+        self._thread: threading.Thread | None = None
+        self._wished = False
+        self.saved_step: int | None = None
+        """Step of the newest checkpoint that this attempt has saved."""
+        self.has_failed = False
+        """Whether the latest one could not be saved."""
+
+    def schedule(self, num_trained: int, device: str) -> None:
+        """Choose how often to save, where the run's owner has not; the first interval begins now.
+
+        Args:
+            num_trained: parameters that are trained.
+            device: `cpu` or `cuda`.
+        """
+        if self._plan.every_seconds is None:
+            self.every_seconds = schedule.choose_seconds(schedule.predict_bytes(num_trained), device)
+        prometheus.record_checkpoint_interval(self.every_seconds)
+        self._last_at = self._clock()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a checkpoint should be saved now, by the clock or by wish; never while another one is under way."""
+        self._wished |= live.take_checkpoint_request()
+        if self._thread is not None and self._thread.is_alive():
+            return False
+        return self._wished or self._clock() - self._last_at >= self.every_seconds
+
+    def save(self, snapshot: Snapshot, folder: Path) -> None:
+        """Save a snapshot in the background; call it only when `is_due`.
+
+        Args:
+            snapshot: left alone by others until `is_due` is true again.
+            folder: on the scratch disk, for its files; what is there already belongs to it. Removed at the end.
+        """
+        self._begin()
+        # A daemon: an upload that hangs must not keep the process.
+        self._thread = threading.Thread(target=self._save, args=(snapshot, folder), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def save_now(self, snapshot: Snapshot, folder: Path) -> bool:
+        """Save a snapshot as `save` does and wait for it; tell whether it stands. Nothing else may be under way."""
+        self._begin()
+        return self._save(snapshot, folder)
+
+    def wait(self) -> None:
+        """Wait until nothing is under way."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _begin(self) -> None:
+        self._last_at, self._wished = self._clock(), False
+
+    def _save(self, snapshot: Snapshot, folder: Path) -> bool:
+        began, cpu_began = self._clock(), time.thread_time()
+        step = snapshot.state.position.step
+        try:
+            kept = self._commit(snapshot, folder)
+        except FineTuneError as error:
+            failure = f"the checkpoint of step {step} could not be saved: {error.message}"
+        except OSError as error:
+            failure = f"the checkpoint of step {step} could not be written: {error.strerror}"
+        else:
+            seconds, cpu_seconds = self._clock() - began, time.thread_time() - cpu_began
+            logger.info("checkpoint of step %d saved in %.1f s (%.1f s of processor time)", step, seconds, cpu_seconds)
+            prometheus.record_checkpoint(kept[0], seconds)
+            prometheus.record_checkpoints(kept)
+            self.saved_step, self.has_failed = step, False
+            return True
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        logger.warning("%s; the older ones stay", failure)
+        prometheus.record_checkpoint_failure(failure)
+        self.has_failed = True
+        return False
+
+    def _commit(self, snapshot: Snapshot, folder: Path) -> list[CheckpointStatus]:
+        """Write, upload and commit a snapshot, and remove what it replaces; return what is kept, the newest first."""
+        place = CheckpointPlace(self._plan.attempt, self._plan.writer, snapshot.state.position.step)
+        snapshots.write(snapshot, folder)
+        self._wait_for_ranks(folder)
+        manifest = self._archive.commit(place, folder, lambda identity: self._describe(identity, snapshot))
+        saved = self._archive.describe(manifest)
+        try:
+            self._archive.prune(place, self._plan.keep)
+            others = [item for item in self._archive.list_kept() if item.uri != saved.uri]
+        except FineTuneError as error:
+            logger.warning("checkpoints that are of no use any more could not be removed: %s", error.message)
+            others = []
+        return [saved, *others]
+
+    def _wait_for_ranks(self, folder: Path) -> None:
+        """Wait until each rank's generators are there; one that is missing costs only that rank's exactness."""
+        wanted = [folder / state.name_random_file(rank) for rank in range(self._plan.num_ranks)]
+        end = self._clock() + _RANK_SECONDS
+        while not all(path.exists() for path in wanted):
+            if self._clock() > end:
+                logger.warning("a rank has not told the state of its random numbers; it will draw others")
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def _describe(self, identity: Identity, snapshot: Snapshot) -> CheckpointManifest:
+        found = snapshot.state
+        return CheckpointManifest(
+            uid=identity.uid,
+            attempt=self._plan.attempt,
+            writer=self._plan.writer,
+            step=found.position.step,
+            total_steps=self._plan.total_steps,
+            is_finished=found.position.is_finished,
+            time=build_time(datetime.now(UTC)),
+            run_digest=identity.run_digest,
+            prepared_sha256=identity.prepared_sha256,
+            metrics=live.build_metrics(found.latest, self._plan.best_metric),
+            files=[],
+        )
