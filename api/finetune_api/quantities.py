@@ -4,6 +4,7 @@ The Kubernetes API conventions forbid floats, and YAML readers disagree on a bar
 kubectl), so every decimal number of the API is a string with a pattern.
 """
 
+import re
 from decimal import Decimal
 from typing import Annotated
 
@@ -38,6 +39,7 @@ _SUFFIX_FACTORS = {
     "Pi": Decimal(2**50),
 }
 """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+_QUANTITY = re.compile(rf"(?P<digits>[0-9]+([.][0-9]+)?)(?P<suffix>{'|'.join(_SUFFIX_FACTORS)})?")
 
 
 def _text_from_integer(value: object) -> object:
@@ -88,11 +90,10 @@ def parse_quantity(text: str) -> Decimal:
     Raises:
         ValueError: the text isn't a quantity.
     """
-    digits = text.rstrip("mkMGTPi")
-    suffix = text[len(digits) :]
-    if suffix and suffix not in _SUFFIX_FACTORS:
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
         raise ValueError(f"quantity ({text}) must be a number with one of the suffixes {', '.join(_SUFFIX_FACTORS)}")
-    return Decimal(digits) * _SUFFIX_FACTORS.get(suffix, Decimal(1))
+    return Decimal(found["digits"]) * _SUFFIX_FACTORS.get(found["suffix"], Decimal(1))
 
 
 def build_quantity(num_bytes: int) -> str:
