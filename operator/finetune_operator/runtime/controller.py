@@ -63,7 +63,12 @@ class Controller:
         if is_own:
             self.index(manifest)
             record.is_finished = event_type != "DELETED" and self.kind.is_finished(dict(manifest))
-            if record.written_version == manifest["metadata"]["resourceVersion"]:
+            version = manifest["metadata"]["resourceVersion"]
+            if record.written_version == version:
+                return
+            if event_type == "MODIFIED" and self.queue.is_active(key):
+                # Perhaps the echo of what this pass writes, faster than the answer to it: told once the pass is over.
+                record.heard_version = version
                 return
         if record.is_finished:
             return
@@ -159,6 +164,10 @@ class Controller:
     def _finish(self, key: Key, result: str, delay_seconds: float | None) -> None:
         self._metrics.reconciles.labels(result).inc()
         self.queue.finish(key)
+        record = self.records.get(key)
+        if record is not None:
+            heard, record.heard_version = record.heard_version, ""
+            delay_seconds = delay_seconds if heard in ("", record.written_version) else MIN_PAUSE_SECONDS
         if delay_seconds is not None:
             self.queue.add(key, max(MIN_PAUSE_SECONDS, delay_seconds))
 

@@ -17,6 +17,7 @@ class Record:
         is_finished: nothing more is to be done, whatever its children do.
         failures: passes in a row that failed.
         written_version: resourceVersion of the last status written; the event that tells of it brings nothing new.
+        heard_version: resourceVersion that the last event during the pass under way told of.
         seen: versions of the object and its children that were last decided on.
         added: a new object as its event brought it; a read would repeat that.
         is_from_resync: a resync asked for it: something was missed if there is something to do.
@@ -26,6 +27,7 @@ class Record:
     is_finished: bool = False
     failures: int = 0
     written_version: str = ""
+    heard_version: str = ""
     seen: frozenset[str] = frozenset()
     added: Manifest | None = None
     is_from_resync: bool = False

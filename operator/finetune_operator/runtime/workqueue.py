@@ -45,6 +45,10 @@ class KeyQueue:
             heapq.heappush(self._heap, (due, key))
             self._changed.set()
 
+    def is_active(self, key: Key) -> bool:
+        """Tell whether a key is being worked on."""
+        return key in self._active
+
     def pop(self) -> tuple[Key | None, float | None]:
         """Take the key that is due, or return how long until the next one is; (None, None): nothing waits."""
         held: list[tuple[float, Key]] = []

@@ -204,6 +204,31 @@ def test_the_echo_of_an_own_write_is_not_looked_at_and_anybody_else_s_change_is(
     assert parts.controller.queue.pop()[0] == KEY
 
 
+@pytest.mark.parametrize(("heard", "want"), [(["101"], 0), (["101", "102"], 1)])
+def test_the_echo_may_come_before_the_answer(heard: list[str], want: int) -> None:
+    state, done = Cluster(), asyncio.Event()
+
+    def answer(method: str, path: str, body: Manifest) -> Answer | None:
+        if path.endswith("/status"):
+            for version in heard:
+                state.job["metadata"]["resourceVersion"] = version
+                parts.controller.enqueue(group.PLURAL, "MODIFIED", state.job)
+            return 200, {"metadata": state.job["metadata"] | {"resourceVersion": "101"}}
+        if path.endswith("/events"):
+            done.set()
+        return (200, state.job) if method == "GET" else None
+
+    async def work() -> None:
+        working = asyncio.create_task(parts.controller.work())
+        await done.wait()
+        working.cancel()
+
+    parts = _make_parts(ScriptedApi(answer))
+    parts.controller.queue.add(KEY)
+    asyncio.run(work())
+    assert len(parts.controller.queue) == want, "only somebody else's change is looked at"
+
+
 def test_kopf_keeps_and_compares_nothing_of_an_object() -> None:
     storage = kopf_runner.build_kopf_settings("x", "y").persistence.diffbase_storage
     assert storage.build(body={"spec": {"x": 1}}) == {}  # type: ignore[arg-type]  # a body is a mapping
