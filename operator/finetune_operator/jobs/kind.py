@@ -18,6 +18,10 @@ from finetune_operator.runtime.resources import Resource
 from finetune_operator.settings import Settings
 
 RESOURCE = Resource(group.GROUP, group.VERSION, group.KIND, group.PLURAL)
+LISTED_FIELDS = (
+    *("spec.output.uri", "spec.method.kind", "spec.placement.queueName"),
+    *("status.phase", "status.observedGeneration", "status.pendingSince", "status.progress.percent"),
+)
 FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
@@ -27,6 +31,7 @@ class FineTuneJobs:
     resource = RESOURCE
     owner_label = group.LABEL_JOB
     uid_label = group.LABEL_UID
+    listed_fields = LISTED_FIELDS
     unfinished_selector = ",".join(f"status.phase!={phase}" for phase in sorted(FINAL_PHASES))
 
     def __init__(

@@ -11,6 +11,7 @@
     resync           compares everything with the API server, and deletes orphans
     kopf_runner      kopf, which watches: settings, login, and a new start when an answer (410, 401, 5xx) ended it
     api_client       the one connection to the API server: requests, pages of lists, timeouts
+    projection       which fields of each object of a long list are read
     access           the rules it needs, checked at the start
     health, metrics, logs: signs of life
 

@@ -23,6 +23,7 @@ from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.plan import Manifest
+from finetune_operator.runtime.projection import Projection
 from finetune_operator.runtime.resources import Resource
 
 REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS = 30.0, 10.0
@@ -107,8 +108,14 @@ class Client:
         labels: str = "",
         fields: str = "",
         is_metadata_only: bool = False,
+        projection: Projection | None = None,
     ) -> AsyncIterator[list[Manifest]]:
-        """Read all objects of a namespace, or of all where it is empty, a page at a time."""
+        """Read all objects of a namespace, or of all where it is empty, a page at a time.
+
+        Args:
+            projection: which fields of each object are read; None: it is read whole.
+        """
+        parse = _parse if projection is None else projection.parse_page
         position = ""
         while True:
             query = [
@@ -119,7 +126,7 @@ class Client:
             ]
             accept = _METADATA_ONLY if is_metadata_only else _JSON
             path = resource.build_path(namespace)
-            answer = _parse(await self._request("list", "GET", resource, path, query=query, accept=accept))
+            answer = parse(await self._request("list", "GET", resource, path, query=query, accept=accept))
             yield list(answer.get("items") or ())
             position = (answer.get("metadata") or {}).get("continue") or ""
             if not position:

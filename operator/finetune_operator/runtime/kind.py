@@ -78,7 +78,11 @@ class Kind(Protocol):
     def unfinished_selector(self) -> str:
         """Field selector of the objects that have not finished."""
 
-    # What is read for a pass.
+    # What is read: of each object of a long list, and for a pass.
+
+    @property
+    def listed_fields(self) -> Sequence[str]:
+        """Paths below spec and status that `is_finished`, `is_watched`, `build_index_value` and `record_seen` read."""
 
     def list_expected_jobs(self, manifest: Manifest) -> Sequence[str] | None:
         """Return the names of the Jobs that its status says are there; None: it has no children, read none."""
@@ -116,7 +120,7 @@ class Kind(Protocol):
         """Count what a plan decided, once its status was written."""
 
     def record_seen(self, manifest: Manifest) -> None:
-        """Keep the gauges of an object of a list up to date."""
+        """Keep the gauges of an object of a list up to date; of it there are only the `listed_fields`."""
 
     def record_gone(self, key: Key) -> None:
         """Drop the gauges of an object that is gone."""

@@ -17,6 +17,7 @@ from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.kind import Key
 from finetune_operator.runtime.metrics import Metrics
 from finetune_operator.runtime.plan import Manifest
+from finetune_operator.runtime.projection import Projection
 from finetune_operator.runtime.records import ENDED_POD_PHASES, Record, build_fingerprint
 from finetune_operator.runtime.resources import ALL_NAMESPACES, JOBS, PODS
 from finetune_operator.runtime.workqueue import MIN_PAUSE_SECONDS
@@ -32,6 +33,8 @@ class _Child:
     is_job: bool
 
 
+_OWN_METADATA = tuple(f"metadata.{name}" for name in ("namespace", "name", "uid", "generation", "resourceVersion"))
+_CHILD_FIELDS = (*_OWN_METADATA, "metadata.labels", "metadata.ownerReferences")
 _Owner = tuple[Key, str]
 """Key and uid of an object, as the labels of a child name it."""
 
@@ -56,6 +59,8 @@ class Resync:
         self._health = health
         self._namespaces = namespaces or (ALL_NAMESPACES,)
         self._seconds = seconds
+        self._objects = Projection((*_OWN_METADATA, *self._kind.listed_fields))
+        self._children = Projection(_CHILD_FIELDS)
 
     async def run_forever(self) -> None:
         """Resync at intervals, and soon after a watch had to list anew."""
@@ -102,7 +107,8 @@ class Resync:
         # Children first: an owner that is made between the lists must not make its child look like an orphan.
         children = await self._list_children(namespace)
         gone = {key for key in self._kind.list_recorded() if namespace in (ALL_NAMESPACES, key[0])}
-        async for page in self._client.list_pages(self._kind.resource, namespace, PAGE_SIZE):
+        pages = self._client.list_pages(self._kind.resource, namespace, PAGE_SIZE, projection=self._objects)
+        async for page in pages:
             for manifest in page:
                 metadata = manifest["metadata"]
                 key = (sys.intern(metadata["namespace"]), metadata["name"])
@@ -119,13 +125,18 @@ class Resync:
         children: dict[_Owner, list[_Child]] = {}
         for resource, fields in ((JOBS, ""), (PODS, live)):
             pages = self._client.list_pages(
-                resource, namespace, PAGE_SIZE, labels=labels, fields=fields, is_metadata_only=True
+                resource,
+                namespace,
+                PAGE_SIZE,
+                labels=labels,
+                fields=fields,
+                is_metadata_only=True,
+                projection=self._children,
             )
             async for page in pages:
                 for item in page:
                     metadata = item["metadata"]
                     owner = metadata["labels"][self._kind.owner_label], metadata["labels"][self._kind.uid_label]
-                    metadata.pop("managedFields", None)
                     found = children.setdefault(((metadata["namespace"], owner[0]), owner[1]), [])
                     found.append(_Child(metadata, resource is JOBS))
         return children
