@@ -13,15 +13,14 @@ from finetune_operator import (
     settings,
 )
 from finetune_operator.jobs.kind import FineTuneJobs
-from finetune_operator.runtime import access, health, kopf_runner, logs, pod_poller
+from finetune_operator.runtime import health, kopf_runner, logs
 from finetune_operator.runtime.access import AccessError
 from finetune_operator.runtime.api_client import Client, ClientError
-from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
+from finetune_operator.runtime.kind import Kind
 from finetune_operator.runtime.kopf_runner import Memo
 from finetune_operator.runtime.metrics import Metrics
-from finetune_operator.runtime.pod_poller import PodPoller
-from finetune_operator.runtime.resync import Resync
+from finetune_operator.runtime.runner import Runner
 from finetune_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,11 +37,9 @@ async def run(configuration: Settings) -> None:
     """
     metrics = Metrics()
     signs = Health(metrics, configuration.resync_seconds)
-    kind, client = FineTuneJobs(configuration, metrics), Client(metrics)
-    poller = PodPoller(kind, metrics, seconds=configuration.progress_seconds)
-    controller = Controller(kind, client, metrics, signs, poller)
-    namespaces = configuration.watched_namespaces
-    resync = Resync(controller, client, metrics, signs, namespaces=namespaces, seconds=configuration.resync_seconds)
+    client, namespaces = Client(metrics), configuration.watched_namespaces
+    kinds: list[Kind] = [FineTuneJobs(configuration, metrics)]
+    runners = [_build_runner(kind, client, metrics, signs, configuration) for kind in kinds]
     endpoints = await health.serve(
         metrics,
         signs,
@@ -51,21 +48,30 @@ async def run(configuration: Settings) -> None:
         metrics_token_file=configuration.metrics_token_file,
     )
     try:
-        await access.check_access(client, kind.resource, namespaces)
-        kopf_settings = kopf_runner.build_kopf_settings(group.GROUP, kind.owner_label)
-        if await access.can_select(client, kind.resource, namespaces, kind.unfinished_selector):
-            resource = kind.resource
-            kopf_settings.watching.field_selectors[resource.group, resource.version, resource.plural] = (
-                kind.unfinished_selector
-            )
-        loops = [controller.work() for _ in range(configuration.workers)]
-        loops += [poller.work(controller.queue.add) for _ in range(pod_poller.PARALLEL)]
-        async with _running(*loops, resync.run_forever(), signs.watch_loop()):
-            await kopf_runner.watch(kopf_settings, namespaces, Memo(controller=controller, ending=asyncio.Event()))
+        kopf_settings = kopf_runner.build_kopf_settings(group.GROUP, group.LABEL_JOB)
+        for runner in runners:
+            await runner.prepare(kopf_settings)
+        loops = [loop for runner in runners for loop in runner.build_loops(configuration.workers)]
+        memo = Memo(controllers=[runner.controller for runner in runners], ending=asyncio.Event())
+        async with _running(*loops, signs.watch_loop()):
+            await kopf_runner.watch(kopf_settings, namespaces, memo)
     finally:
         await endpoints.cleanup()
-        await poller.close()
+        for runner in runners:
+            await runner.close()
         await client.close()
+
+
+def _build_runner(kind: Kind, client: Client, metrics: Metrics, signs: Health, configuration: Settings) -> Runner:
+    return Runner(
+        kind,
+        client,
+        metrics,
+        signs,
+        namespaces=configuration.watched_namespaces,
+        resync_seconds=configuration.resync_seconds,
+        progress_seconds=configuration.progress_seconds,
+    )
 
 
 @contextlib.asynccontextmanager

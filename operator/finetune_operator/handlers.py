@@ -30,5 +30,6 @@ async def note_end(memo: Memo, **_: object) -> None:
 @kopf.on.event("batch", "v1", "jobs", id="jobs", labels={group.LABEL_JOB: kopf.PRESENT})
 @kopf.on.event("", "v1", "pods", id="pods", labels={group.LABEL_JOB: kopf.PRESENT})
 async def enqueue(memo: Memo, resource: kopf.Resource, type: str | None, body: kopf.Body, **_: object) -> None:  # noqa: A002 - kopf's name
-    """Ask for the FineTuneJob an object is about."""
-    memo.controller.enqueue(resource.plural, type, body)
+    """Ask for the object of ours that an object is about; each controller knows its own."""
+    for controller in memo.controllers:
+        controller.enqueue(resource.plural, type, body)

@@ -10,11 +10,9 @@ from manifests import Manifest
 
 from finetune_operator.jobs.kind import FineTuneJobs
 from finetune_operator.runtime.api_client import Client
-from finetune_operator.runtime.controller import Controller
 from finetune_operator.runtime.health import Health
 from finetune_operator.runtime.metrics import Metrics
-from finetune_operator.runtime.pod_poller import PodPoller
-from finetune_operator.runtime.resync import Resync
+from finetune_operator.runtime.runner import Runner
 from finetune_operator.settings import Settings
 
 Answer = tuple[int, Manifest]
@@ -71,14 +69,13 @@ class OperatorParts:
     def __init__(self, api: ScriptedApi, settings: Settings) -> None:
         self.health = Health(api.metrics, settings.resync_seconds)
         client = api.connect()
-        kind = FineTuneJobs(settings, api.metrics)
-        poller = PodPoller(kind, api.metrics, seconds=settings.progress_seconds)
-        self.controller = Controller(kind, client, api.metrics, self.health, poller)
-        self.resync = Resync(
-            self.controller,
+        runner = Runner(
+            FineTuneJobs(settings, api.metrics),
             client,
             api.metrics,
             self.health,
             namespaces=settings.watched_namespaces,
-            seconds=settings.resync_seconds,
+            resync_seconds=settings.resync_seconds,
+            progress_seconds=settings.progress_seconds,
         )
+        self.controller, self.resync = runner.controller, runner.resync

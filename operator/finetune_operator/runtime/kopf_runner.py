@@ -41,7 +41,7 @@ class Memo(kopf.Memo):
         ending: kopf has begun to end.
     """
 
-    controller: Controller
+    controllers: Sequence[Controller]
     ending: asyncio.Event
 
 

@@ -61,6 +61,7 @@ class Resync:
         self._seconds = seconds
         self._objects = Projection((*_OWN_METADATA, *self._kind.listed_fields))
         self._children = Projection(_CHILD_FIELDS)
+        self.is_first = True
 
     async def run_forever(self) -> None:
         """Resync at intervals, and soon after a watch had to list anew."""
@@ -85,7 +86,7 @@ class Resync:
         Raises:
             ClientError: not one of the namespaces could be read.
         """
-        is_first = not self._health.is_ready
+        is_first = self.is_first
         self._controller.relisted.clear()
         has_drift, has_any = False, False
         for namespace in self._namespaces:
@@ -100,6 +101,7 @@ class Resync:
         if not has_any:
             raise ClientError("no namespace could be read")
         resources = (self._kind.resource.plural, JOBS.plural, PODS.plural)
+        self.is_first = False
         self._health.record_resync(resources, has_drift=has_drift)
 
     async def _compare_namespace(self, namespace: str, *, is_first: bool) -> bool:

@@ -197,7 +197,7 @@ def test_a_refused_create_is_no_missed_update() -> None:
     refusals = {("POST", "/jobs"): scripted_api.refuse(403, "exceeded quota: one")}
     api = ScriptedApi(_serve(state.job, {"finetunejobs": [state.job]}, refusals))
     parts = _make_parts(api)
-    parts.health.is_ready = True
+    parts.resync.is_first = False
 
     async def check() -> None:
         await parts.resync.run_once()

@@ -85,7 +85,7 @@ def test_a_finished_run_whose_spec_was_changed_is_looked_at_and_no_drift() -> No
     finished = {"type": "Finished", "status": "True", "reason": "Succeeded", "lastTransitionTime": objects.time_text(0)}
     api = ScriptedApi(_serve_lists([_make_finished("movies", generation=2, conditions=[finished])]))
     parts = _make_parts(api)
-    parts.health.is_ready = True
+    parts.resync.is_first = False
     asyncio.run(parts.resync.run_once())
     assert parts.controller.queue.pop()[0] == KEY
     assert not parts.controller.records[KEY].is_from_resync, "the watch leaves finished runs out: nothing was missed"
