@@ -60,7 +60,7 @@ class Runner:
             workers: objects reconciled at the same time.
         """
         return [
-            *(self.controller.work() for _ in range(workers)),
+            *self.controller.build_loops(workers),
             *(self.poller.work(self.controller.queue.add) for _ in range(pod_poller.PARALLEL)),
             self.resync.run_forever(),
         ]

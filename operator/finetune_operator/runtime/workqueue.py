@@ -21,7 +21,8 @@ MAX_BACKOFF_SECONDS = 300.0
 class KeyQueue:
     """Keys that wait for their time.
 
-    A key asked for while it is worked on waits until that is done; asked for twice it is due at the earlier time.
+    A key asked for while it is worked on waits until that is done; asked for twice it is due at the earlier time. One
+    asked for with a delay below 0 is urgent.
 
     Args:
         clock: monotonic seconds.
@@ -30,6 +31,7 @@ class KeyQueue:
     clock: Callable[[], float] = time.monotonic
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
+    _urgent: list[tuple[float, Key]] = field(default_factory=list)
     _active: set[Key] = field(default_factory=set)
     _earliest: dict[Key, float] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,34 +45,37 @@ class KeyQueue:
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, key))
+            if delay_seconds < 0:
+                heapq.heappush(self._urgent, (due, key))
             self._changed.set()
 
     def is_active(self, key: Key) -> bool:
         """Tell whether a key is being worked on."""
         return key in self._active
 
-    def pop(self) -> tuple[Key | None, float | None]:
+    def pop(self, *, only_urgent: bool = False) -> tuple[Key | None, float | None]:
         """Take the key that is due, or return how long until the next one is; (None, None): nothing waits."""
+        heap = self._urgent if only_urgent else self._heap
         held: list[tuple[float, Key]] = []
         found: Key | None = None
         wait: float | None = None
-        while self._heap:
-            due, key = self._heap[0]
+        while heap:
+            due, key = heap[0]
             if self._due.get(key) != due:
-                heapq.heappop(self._heap)
+                heapq.heappop(heap)
             elif due > self.clock():
                 wait = due - self.clock()
                 break
             elif key in self._active:
-                held.append(heapq.heappop(self._heap))
+                held.append(heapq.heappop(heap))
             else:
-                heapq.heappop(self._heap)
+                heapq.heappop(heap)
                 del self._due[key]
                 self._active.add(key)
                 found = key
                 break
         for item in held:
-            heapq.heappush(self._heap, item)
+            heapq.heappush(heap, item)
         return found, wait
 
     def finish(self, key: Key) -> None:
@@ -84,11 +89,11 @@ class KeyQueue:
             self.add(key)
         self._changed.set()
 
-    async def take(self) -> Key:
+    async def take(self, *, only_urgent: bool = False) -> Key:
         """Wait for the next key that is due."""
         while True:
             self._changed.clear()
-            key, wait = self.pop()
+            key, wait = self.pop(only_urgent=only_urgent)
             if key is not None:
                 return key
             # No `wait_for`: it makes a task of its own, which kopf cancels when it ends.

@@ -83,6 +83,26 @@ def test_the_earlier_time_wins() -> None:
     assert _pop_all(queue) == []
 
 
+def test_who_takes_urgent_keys_alone_leaves_the_others() -> None:
+    clock = Clock()
+    queue = KeyQueue(clock)
+    queue.add(A)
+    queue.add(B, -30)
+    assert queue.pop(only_urgent=True) == (B, None)
+    assert queue.pop(only_urgent=True) == (None, None)
+    queue.finish(B)
+    queue.add(B)
+    assert queue.pop(only_urgent=True) == (None, None), "it is new no more"
+    assert queue.pop() == (A, None)
+
+
+def test_an_urgent_key_is_taken_once_whoever_takes_it() -> None:
+    queue = KeyQueue(Clock())
+    queue.add(A, -30)
+    assert queue.pop() == (A, None)
+    assert queue.pop(only_urgent=True) == (None, None)
+
+
 def test_taking_waits_for_the_time() -> None:
     async def take_two() -> list[Key]:
         queue = KeyQueue()

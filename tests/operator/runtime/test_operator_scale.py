@@ -15,6 +15,7 @@ from scripted_api import Answer, OperatorParts, ScriptedApi
 from finetune_api import crd, group
 from finetune_operator.jobs.kind import RESOURCE, FineTuneJobs
 from finetune_operator.runtime import access, kopf_runner
+from finetune_operator.runtime.kind import Key
 from finetune_operator.runtime.plan_executor import ConflictError
 
 KEY = ("demo", "movies")
@@ -141,6 +142,30 @@ def test_a_new_run_goes_before_those_that_wait() -> None:
         parts.controller.enqueue("finetunejobs", "MODIFIED", make_job(name))
     parts.controller.enqueue("finetunejobs", "ADDED", make_job("new"))
     assert [parts.controller.queue.pop()[0] for _ in range(3)] == [("demo", name) for name in ("new", "a", "b")]
+
+
+def test_workers_are_kept_for_new_runs_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, begun, has_new = _make_parts(ScriptedApi(lambda *_: None)), [], asyncio.Event()
+
+    async def hang(key: Key) -> None:
+        begun.append(key[1])
+        if key[1] == "new":
+            has_new.set()
+        await asyncio.Event().wait()
+
+    async def work() -> None:
+        for name in ("a", "b", "c"):
+            parts.controller.enqueue(group.PLURAL, "MODIFIED", make_job(name))
+        loops = [asyncio.create_task(loop) for loop in parts.controller.build_loops(4)]
+        await asyncio.sleep(0)
+        parts.controller.enqueue(group.PLURAL, "ADDED", make_job("new"))
+        await has_new.wait()
+        for loop in loops:
+            loop.cancel()
+
+    monkeypatch.setattr(parts.controller, "reconcile", hang)
+    asyncio.run(work())
+    assert begun == ["a", "new"], "one in four looks at what is not new"
 
 
 def test_a_new_run_is_decided_on_what_its_event_says() -> None:
