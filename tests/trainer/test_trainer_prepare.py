@@ -117,6 +117,24 @@ def test_the_report_says_what_the_data_is(stage: PrepareStage) -> None:
     assert any("repeat an earlier one" in warning for warning in message.warnings)
 
 
+def test_labels_that_a_split_lacks_are_named(stage: PrepareStage) -> None:
+    labels = [f"label {number:02}" for number in range(20)]
+    rows = [{"text": f"{review['text']}, {label}", "label": label} for review in make_reviews(6) for label in labels]
+    one = [{"text": "one more", "label": "label 00"}]
+    two = [{"text": f"another, {label}", "label": label} for label in labels if label != "label 07"]
+    for split, chosen in (("train", rows), ("validation", one), ("test", two)):
+        stage.bench.put(f"{split}.jsonl", chosen)
+    files = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
+
+    message = stage.run(stage.build(data=build_data(stage.bench, **files)))
+
+    shown = ", ".join(f'"{label}"' for label in labels[1:13])
+    assert message.warnings == [
+        f"no validation row has label {shown} and 7 more; macro figures count such a label only where it is predicted",
+        'no test row has label "label 07"; macro figures count such a label only where it is predicted',
+    ]
+
+
 def test_instructions_are_prepared_with_their_mask(stage: PrepareStage) -> None:
     stage.bench.put(
         "train.jsonl", [{"prompt": f"define house {n}", "completion": f"a building {n}"} for n in range(20)]

@@ -99,6 +99,7 @@ def read_splits(spec: FineTuneJobSpec, task: "TaskPreparation", files: Mapping[s
         *_warn_about_columns(splits),
         *labels_of.check_labels(counts),
         *_warn_about_labels(counts, labels),
+        *_warn_about_absent(splits),
     ]
     return splits
 
@@ -129,6 +130,21 @@ def _assign_rows(
         numbers = [artifacts.SPLITS.index(name) for name in ("train", *shares)]
         assigned[:num_train] = numpy.array(numbers, numpy.int8)[held_out]
     return assigned
+
+
+def _warn_about_absent(splits: Splits) -> list[str]:
+    """Name the labels that no row of a split has: scikit-learn's averages over labels leave them out."""
+    absent = {
+        split: [label for label in splits.labels if label not in present]
+        for split in artifacts.SPLITS[1:]
+        if (present := splits.facts.count_labels(splits.rows[split]))
+    }
+    return [
+        f"no {split} row has label {wording.show_names(labels)}; macro figures count such a label only where it is"
+        " predicted"
+        for split, labels in absent.items()
+        if labels
+    ]
 
 
 def _warn_about_labels(counts: Mapping[str, int], labels: Sequence[str]) -> list[str]:
