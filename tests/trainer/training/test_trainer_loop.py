@@ -89,6 +89,19 @@ def test_at_least_one_step_has_its_learning_rate(tmp_path: Path, fraction: str, 
     assert arguments.warmup_steps == want
 
 
+def test_a_process_that_sees_several_gpus_uses_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the driver would count; torch itself sees none on this machine, which transformers doesn't mind.
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    spec = training_runs.build_config("CausalLM", "decoder", {}, {}).spec
+    chosen = Plan(64, False, 1e-3, 10, Precision.FLOAT32, "loss")
+
+    found = build_arguments(spec, chosen, tmp_path, has_validation=False, is_cpu=False)
+
+    assert transformers.TrainingArguments(output_dir=str(tmp_path)).n_gpu == 4
+    # Asked as transformers' Trainer does when it splits a batch, also once more after it has found its device.
+    assert (found.n_gpu, found.device, found.n_gpu) == (1, torch.device("cpu"), 1)
+
+
 def test_an_evaluation_leaves_the_gradients_of_an_nf4_model_as_they_were(folder: Path) -> None:
     config = training_runs.build_config("CausalLM", "decoder", {}, {"method": {"kind": "LoRA", "quantization": "NF4"}})
     task, head = tasks.find_preparation(config.spec.task), NextTokensHead()
