@@ -1,4 +1,7 @@
-"""`python -m finetune_trainer`: the launcher; with `--rank`: one of the processes it starts."""
+"""`python -m finetune_trainer`: the launcher; with `--rank`: one of the processes it starts.
+
+With `--look QUESTION`: the process in which the prepare stage has a model's class asked, since that brings torch.
+"""
 
 import sys
 
@@ -15,6 +18,14 @@ def main(arguments: list[str]) -> int:
         from finetune_trainer.pod import rank
 
         return rank.main()
+    if len(arguments) == 2 and arguments[0] == "--look":
+        from finetune_trainer.pod import imports
+
+        imports.leave_out(imports.UNNEEDED_TO_LOOK)
+        from finetune_trainer.stages import preflight
+
+        preflight.answer(arguments[1])
+        return ExitCode.OK
     sys.stderr.write(f"arguments ({' '.join(arguments)}) must be empty, or --rank as the launcher gives it\n")
     return ExitCode.USAGE
 

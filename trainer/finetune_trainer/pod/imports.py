@@ -6,9 +6,13 @@ along: 1.3 s (measured, 2026, one core).
 
 import os
 import sys
+from collections.abc import Sequence
 
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, Quantization
 from finetune_api.run import Stage
+
+UNNEEDED_TO_LOOK = ("bitsandbytes", "scipy", "sklearn", "triton")
+"""What a look at a model's class has no use for; with it, 8.8 s of a processor for BERT with LoRA, without, 5.4."""
 
 
 def find_unneeded(stage: Stage, spec: FineTuneJobSpec) -> list[str]:
@@ -19,7 +23,7 @@ def find_unneeded(stage: Stage, spec: FineTuneJobSpec) -> list[str]:
     return ["bitsandbytes"] if spec.method.quantization == Quantization.NONE else []
 
 
-def leave_out(packages: list[str]) -> None:
+def leave_out(packages: Sequence[str]) -> None:
     """Make packages look as if they were not installed, for as long as this process lives.
 
     Only in a process of its own and before anything imports them: libraries look once.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.errors import ModelError
-from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, ModelSource, Task
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_trainer import signals, tasks
 from finetune_trainer.model import structure
 from finetune_trainer.model.structure import ModelStructure
@@ -50,17 +50,18 @@ def inspect_behind(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -
         gguf_file: name of the one file, for a GGUF model.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="structure") as pool:
-        yield PendingStructure(pool.submit(_inspect, spec.task, spec.model, folder, gguf_file))
+        yield PendingStructure(pool.submit(_inspect, spec, folder, gguf_file))
 
 
-def _inspect(task: Task, source: ModelSource, folder: Path, gguf_file: str | None) -> ModelStructure:
+def _inspect(spec: FineTuneJobSpec, folder: Path, gguf_file: str | None) -> ModelStructure:
     if sys.modules.get("torch") is not None:
-        return structure.inspect_structure(folder, gguf_file, source, tasks.find_preparation(task))
-    question = {"task": task, "source": source.model_dump(), "folder": str(folder), "gguf_file": gguf_file}
+        return structure.inspect_structure(folder, gguf_file, spec, tasks.find_preparation(spec.task))
+    asked = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    question = {"spec": asked, "folder": str(folder), "gguf_file": gguf_file}
     # What the parent has learned of torch's absence isn't for the child.
     environment = {name: value for name, value in os.environ.items() if name != "TRANSFORMERS_NO_ADVISORY_WARNINGS"}
     with subprocess.Popen(
-        [sys.executable, "-m", "finetune_trainer.stages.preflight", json.dumps(question)],
+        [sys.executable, "-m", "finetune_trainer", "--look", json.dumps(question)],
         env=environment | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -73,11 +74,12 @@ def _inspect(task: Task, source: ModelSource, folder: Path, gguf_file: str | Non
             raise
     if process.returncode != 0:
         raise RuntimeError(f"the look at the model's structure ended with {process.returncode}: {words[-2000:]}")
-    answer = json.loads(output)
-    if "error" in answer:
-        raise ModelError(*answer["error"])
-    found = answer["structure"]
-    found["linear"] = {name: tuple(shape) for name, shape in found["linear"].items()}
+    content = json.loads(output)
+    if "error" in content:
+        raise ModelError(*content["error"])
+    found = content["structure"]
+    for shapes in ("linear", "quantized"):
+        found[shapes] = {name: tuple(shape) for name, shape in found[shapes].items()}
     return ModelStructure(**found)
 
 
@@ -88,22 +90,15 @@ def _wait(process: "subprocess.Popen[str]") -> tuple[str, str]:
             return process.communicate(timeout=_POLL_SECONDS)
 
 
-def main(question: str) -> None:
-    """Answer on standard output; everything else that libraries say goes to standard error."""
+def answer(question: str) -> None:
+    """Be that process: answer on standard output; everything else that libraries say goes to standard error."""
     asked = json.loads(question)
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            found = structure.inspect_structure(
-                Path(asked["folder"]),
-                asked["gguf_file"],
-                ModelSource.model_validate(asked["source"]),
-                tasks.find_preparation(Task(asked["task"])),
-            )
-            answer: dict[str, object] = {"structure": dataclasses.asdict(found)}
+            spec = FineTuneJobSpec.model_validate(asked["spec"])
+            task = tasks.find_preparation(spec.task)
+            found = structure.inspect_structure(Path(asked["folder"]), asked["gguf_file"], spec, task)
+            content: dict[str, object] = {"structure": dataclasses.asdict(found)}
         except ModelError as error:
-            answer = {"error": [error.message, error.remedy]}
-    sys.stdout.write(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+            content = {"error": [error.message, error.remedy]}
+    sys.stdout.write(json.dumps(content))
