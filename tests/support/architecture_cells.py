@@ -23,11 +23,13 @@ import pyarrow.parquet
 import tiny_architectures
 import torch
 import transformers
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from finetune_api import artifacts, run
 from finetune_api.exits import ExitCode
+from finetune_api.kinds.finetunejob.status import ResolvedKey
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer.pod import rank
 from finetune_trainer.stages import prepare, train
@@ -77,6 +79,8 @@ _COSMETIC = (
     r"`torch.jit.script\w*` is deprecated",
     # peft asks transformers for a property by its old name.
     r"`is_gradient_checkpointing` is deprecated",
+    # How a model is given more tokens, which a warning of ours says.
+    r"will be initialized from a multivariate normal distribution that has old embeddings' mean and covariance",
 )
 """What libraries may say; anything else is a fault, because nobody would see it in a run."""
 
@@ -213,7 +217,8 @@ def run_cell(bench: Bench, cell: Cell, scratch: Path) -> Outcome:
     layout = artifacts.build_run_layout(config.spec.output.uri, config.job.uid)
     folders = [bench.root / address.bucket / address.key for address in (layout.attempt(1), layout.prepared(1))]
     with _listening() as said_on_loading:
-        faults = Published(bench, cell, *folders, resolved=end.resolved or {}).find_faults()
+        resolved = {"prepared": prepared.resolved or {}, "resolved": end.resolved or {}}
+        faults = Published(bench, cell, *folders, **resolved).find_faults()
     is_whole = cell.method in ("Full", "HeadOnly")
     faults += [f"said in the stages: {text}" for text in said if not _is_load_report(text)]
     faults += [f"said on loading: {text}" for text in said_on_loading if is_whole or not _is_load_report(text)]
@@ -290,11 +295,20 @@ def _listening() -> Iterator[list[str]]:
 class Published:
     """What a run has published, beside the base it was made of."""
 
-    def __init__(self, bench: Bench, cell: Cell, attempt: Path, prepared: Path, *, resolved: Mapping[str, str]) -> None:
-        self.cell, self.resolved = cell, resolved
+    def __init__(
+        self,
+        bench: Bench,
+        cell: Cell,
+        attempt: Path,
+        rows: Path,
+        *,
+        prepared: Mapping[str, str],
+        resolved: Mapping[str, str],
+    ) -> None:
+        self.cell, self.prepared, self.resolved = cell, prepared, resolved
         self.base, self.folder = bench.get_model(cell.model_type), attempt / "model"
         self.report = json.loads((attempt / "evaluation.json").read_text())
-        self.rows = pyarrow.parquet.read_table(prepared / f"{self.report['split']}.parquet").to_pylist()
+        self.rows = pyarrow.parquet.read_table(rows / f"{self.report['split']}.parquet").to_pylist()
         self.texts = [
             json.loads(line) for line in (bench.root / "data" / "classify" / "test.jsonl").read_text().splitlines()
         ]
@@ -325,7 +339,7 @@ class Published:
         loaded: dict[str, Any] = {"BASE": str(self.base), "MODEL": str(self.folder)}
         exec(code, loaded)  # noqa: S102 - it is what is tested
         for module in loaded["model"].modules():
-            if type(module).__name__ == "Linear4bit":
+            if isinstance(module, Linear4bit):
                 # Some processors compute NF4 in bfloat16 otherwise, which is right only to 1e-3.
                 module.support_avx512bf16_for_cpu = False
         return loaded
@@ -376,14 +390,15 @@ class Published:
         return [f"logits of a padded batch differ from the samples' by {worst:.1e}"] if worst > 10 * TOLERANCE else []
 
     def _compare_quantized(self, model: Any) -> list[str]:
-        found = sum(type(module).__name__ in ("Linear4bit", "Linear8bitLt") for module in model.modules())
-        if self.is_quantized and not found:
+        found = str(sum(isinstance(module, (Linear4bit, Linear8bitLt)) for module in model.modules()))
+        if self.is_quantized and found == "0":
             return ["no layer is quantized"]
-        told = self.resolved.get("quantizedLayers", str(found))
-        return [f"{found} layers are quantized, the status says {told}"] if str(found) != told else []
+        told = {resolved.get(ResolvedKey.QUANTIZED_LAYERS, "0") for resolved in (self.prepared, self.resolved)}
+        return [f"{found} layers are quantized, the status says {', '.join(sorted(told))}"] if told != {found} else []
 
     def _compare_config(self) -> list[str]:
         allowed = _WRITER | (_CHANGED_BY_CLASSES if self.cell.purpose == "classify" else frozenset())
+        allowed |= {"vocab_size"} if ResolvedKey.EMBEDDINGS in self.resolved else frozenset()
         faults = []
         # How text is generated is nothing to a classifier, which publishes none.
         for name in ("config.json", "generation_config.json")[: 1 if self.cell.purpose == "classify" else 2]:

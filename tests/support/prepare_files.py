@@ -63,5 +63,5 @@ def load_model(folder: Path, spec: FineTuneJobSpec) -> Model:
     """Load what the rows are prepared for."""
     facts = base_model.load_facts(folder, None, spec.model)
     tokenizer = tokenizer_of.load_tokenizer(folder, None, spec.model)
-    found = structure.inspect_structure(folder, None, spec.model, tasks.find_preparation(spec.task))
+    found = structure.inspect_structure(folder, None, spec, tasks.find_preparation(spec.task))
     return prepare.build_model(spec, facts, found, tokenizer)

@@ -232,6 +232,8 @@ VARIANTS: dict[str, Architecture] = {
     "llama-with-one-special-token": Architecture({"pad_token_id": None}, tokenizer="gpt2", model_type="llama"),
     # The tokenizer has a token that the model has no embedding for, and that no text needs.
     "gemma3_text-with-a-token-more": Architecture({"vocab_size": 559}, tokenizer="gemma", model_type="gemma3_text"),
+    # The same, and half of the rows use it.
+    "qwen2-with-a-token-more-in-use": Architecture({"vocab_size": 378}, tokenizer="qwen2", model_type="qwen2"),
 }
 """Models as they are found, by a name of ours: configuration and tokenizer don't agree."""
 

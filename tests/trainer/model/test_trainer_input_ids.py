@@ -7,7 +7,8 @@ import pytest
 import tiny_models
 
 from finetune_api.errors import ModelError
-from finetune_trainer.data.samples import Part, Sample, TokenizedRow
+from finetune_api.kinds.finetunejob.spec import MethodKind
+from finetune_trainer.data.samples import Part, Remark, Sample, TokenizedRow
 from finetune_trainer.model import input_ids
 from finetune_trainer.model.structure import ModelStructure
 
@@ -22,8 +23,8 @@ def tokenizer() -> Any:
     return tiny_models.build_decoder_tokenizer()
 
 
-def fit(tokenizer: Any, row: TokenizedRow, **changes: Any) -> TokenizedRow:
-    [fitted] = input_ids.fit_rows(SAMPLES, [row], dataclasses.replace(PLAIN, **changes), tokenizer)
+def fit(tokenizer: Any, row: TokenizedRow, kind: MethodKind = MethodKind.FULL, **changes: Any) -> TokenizedRow:
+    [fitted] = input_ids.fit_rows(SAMPLES, [row], dataclasses.replace(PLAIN, **changes), tokenizer, kind)
     return fitted
 
 
@@ -55,8 +56,24 @@ def test_kinds_of_tokens_that_the_model_does_not_tell_apart_are_left_out(tokeniz
 
 def test_a_token_without_an_embedding_ends_the_stage_only_where_a_row_has_it(tokenizer: Any) -> None:
     assert len(tokenizer) > 300
-    assert fit(tokenizer, TokenizedRow({"input_ids": [299]}), num_embeddings=300).problem == ""
+    assert fit(tokenizer, TokenizedRow({"input_ids": [299]}), num_embeddings=300) == TokenizedRow({"input_ids": [299]})
     with pytest.raises(
         ModelError, match=r"t\.jsonl line 1: token .* \(300\) must be one of the 300 that the model has"
     ):
         fit(tokenizer, TokenizedRow({"input_ids": [300]}), num_embeddings=300)
+
+
+@pytest.mark.parametrize("kind", [MethodKind.LORA, MethodKind.HEAD_ONLY])
+def test_a_model_is_given_tokens_only_where_they_are_trained(tokenizer: Any, kind: MethodKind) -> None:
+    row = TokenizedRow({"input_ids": [300]})
+    assert fit(tokenizer, row, num_embeddings=300, can_grow=True).remarks == (Remark.ADDED_EMBEDDINGS,)
+    with pytest.raises(ModelError) as caught:
+        fit(tokenizer, row, kind, num_embeddings=300, can_grow=True)
+    assert "or set spec.method.kind to Full, which gives it embeddings and trains them" in caught.value.remedy
+    with pytest.raises(ModelError) as caught:
+        fit(tokenizer, row, kind, num_embeddings=300)
+    assert "Full" not in caught.value.remedy
+
+
+def test_embeddings_are_counted_by_the_largest_id(tokenizer: Any) -> None:
+    assert input_ids.count_tokens(tokenizer) == len(tokenizer)

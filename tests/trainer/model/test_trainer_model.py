@@ -71,6 +71,17 @@ def test_everything_new_is_trained_and_published_with_an_adapter(folder: Path, t
 
 
 @pytest.mark.parametrize("quantization", ["Int8", "NF4"])
+def test_as_many_layers_are_quantized_as_the_prepare_stage_says(folder: Path, quantization: str) -> None:
+    spec = build_spec(kind="LoRA", quantization=quantization)
+    loaded = load(folder / "encoder", spec, CLASSIFIER)
+
+    tuned = apply_method(loaded, spec, CLASSIFIER)
+
+    # Six in each of two layers, and the pooler.
+    assert model.count_quantized(tuned) == len(loaded.structure.quantized) == 13
+
+
+@pytest.mark.parametrize("quantization", ["Int8", "NF4"])
 def test_a_pooler_the_checkpoint_lacks_is_trained_whole_on_a_quantized_base(
     folder: Path, tmp_path: Path, quantization: str
 ) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_architectures
+import torch
 import transformers
 
 from finetune_api.errors import ConfigError, FineTuneError, ModelError
@@ -49,8 +51,8 @@ def save(config: Any, folder: Path, *, is_whole: bool = False, is_language: bool
     return folder
 
 
-def inspect(folder: Path, task: Task = Task.SEQUENCE_CLASSIFICATION) -> ModelStructure:
-    return inspect_structure(folder, None, SOURCE, tasks.find_preparation(task))
+def inspect(folder: Path, task: Task = Task.SEQUENCE_CLASSIFICATION, **changes: Any) -> ModelStructure:
+    return inspect_structure(folder, None, make_spec(task=task, **changes), tasks.find_preparation(task))
 
 
 def make_spec(**changes: Any) -> FineTuneJobSpec:
@@ -178,6 +180,55 @@ def test_characters_that_are_hashed_have_no_table_of_embeddings(tmp_path: Path) 
     assert inspect(save(config, tmp_path)).num_embeddings == 0
 
 
+UNREAD = [
+    pytest.param("big_bird", {"pooler"}, id="a pooler beside the head"),
+    pytest.param("luke", {"e2e_query", "e2w_query", "entity_embedding_dense", "w2e_query"}, id="what entities need"),
+    pytest.param("bert", set(), id="none"),
+    pytest.param("mixtral", set(), id="none of a mixture"),
+    pytest.param("longformer", set(), id="can't be tried without numbers"),
+]
+
+
+@pytest.mark.parametrize(("kind", "want"), UNREAD)
+def test_layers_that_the_answer_does_not_depend_on_get_no_adapter(tmp_path: Path, kind: str, want: set[str]) -> None:
+    found = inspect(tiny_architectures.build_model(kind, tmp_path))
+
+    unread = found.left_out.get("the answer doesn't depend on them", [])
+    assert {name.rpartition(".")[2] for name in unread} == want
+    assert not set(unread) & found.linear.keys()
+
+
+GROWING = [
+    pytest.param("bert", True, id="one table"),
+    pytest.param("bart", True, id="one table for encoder and decoder"),
+    pytest.param("gemma3n_text", True, id="a second table that grows along"),
+    pytest.param("t5gemma", False, id="a second table that doesn't"),
+    pytest.param("canine", False, id="none"),
+]
+
+
+@pytest.mark.parametrize(("kind", "want"), GROWING)
+def test_a_model_can_be_given_tokens_where_all_its_tables_grow(tmp_path: Path, kind: str, want: bool) -> None:
+    folder = tiny_architectures.build_model(kind, tmp_path)
+    task = Task.CAUSAL_LM if kind.startswith("gemma") else Task.SEQUENCE_CLASSIFICATION
+    assert inspect(folder, task).can_grow is want
+
+
+def test_a_look_draws_none_of_the_runs_random_numbers(tmp_path: Path) -> None:
+    folder = save(build("bert"), tmp_path)
+    state = torch.random.get_rng_state()
+    inspect(folder)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_only_adapters_need_is_asked_only_for_them(tmp_path: Path) -> None:
+    folder = save(build("mamba", state_size=8), tmp_path, is_language=True)
+    of_adapters, of_all = (inspect(folder, Task.CAUSAL_LM, method={"kind": kind}) for kind in ("LoRA", "Full"))
+    refused = of_adapters.left_out.pop("PEFT can't adapt them in this architecture")
+    assert {name: of_all.linear.pop(name) for name in refused} == {"backbone.layers.0.mixer.out_proj": (32, 64)}
+    assert of_adapters == of_all
+
+
 MIXTURE: dict[str, Any] = {"num_key_value_heads": 2, "num_local_experts": 2}
 
 
@@ -226,14 +277,14 @@ PLAIN = ModelStructure(
     new_modules=["classifier"],
     head_labels=[],
     linear={"a.query": (1, 1), "b.value": (1, 1)},
-    quantized=["a.query", "b.value"],
+    quantized={"a.query": (1, 1), "b.value": (1, 1)},
     max_positions=128,
 )
 MISFITS = [
     pytest.param({}, {"training": {"maxLength": 129}}, "spec.training.maxLength (129) must be at most 128, the positions of s3://models/tiny/", id="longer than the model's positions"),
     pytest.param({}, {"method": {"lora": {"targetModules": ["query", "qurey"]}}}, "spec.method.lora.targetModules (qurey) must name linear layers of the model, which has query, value; did you mean query?", id="LoRA targets that match nothing"),
     pytest.param({"left_out": {"PEFT can't": ["c.out_proj"]}}, {"method": {"lora": {"targetModules": ["out_proj"]}}}, "targetModules (out_proj) must name linear layers of the model (out_proj: PEFT can't), which has query, value", id="a LoRA target that PEFT refuses"),
-    pytest.param({"quantized": [], "linear_classes": ["FalconLinear"]}, {"method": {"quantization": "NF4"}}, "spec.method.quantization (NF4) must be None for s3://models/tiny/: bitsandbytes replaces layers of torch's own class Linear, of which BertForSequenceClassification has none; its layers are FalconLinear", id="nothing to quantize"),
+    pytest.param({"quantized": {}, "linear_classes": ["FalconLinear"]}, {"method": {"quantization": "NF4"}}, "spec.method.quantization (NF4) must be None for s3://models/tiny/: bitsandbytes replaces layers of torch's own class Linear, of which BertForSequenceClassification has none; its layers are FalconLinear", id="nothing to quantize"),
     pytest.param({"num_experts": 2}, {"method": {"quantization": "Int8"}}, "spec.method.quantization (Int8) must be None for s3://models/tiny/: most of its weights are those of experts", id="experts to quantize"),
     pytest.param({"model_type": "rwkv"}, {"method": {"quantization": "NF4"}}, "spec.method.quantization (NF4) must be None for s3://models/tiny/: it divides its weights in place when it is evaluated", id="weights that change in use, to quantize"),
     pytest.param({"linear": {}}, {"method": {"kind": "LoRA"}}, "spec.method.kind (LoRA) must be Full or HeadOnly for s3://models/tiny/: BertForSequenceClassification has no linear layer", id="no layer for an adapter"),
@@ -253,7 +304,7 @@ def test_what_does_not_fit_the_model_is_refused(structure: dict[str, Any], chang
 def test_a_linear_layer_of_a_class_of_its_own_is_not_quantized(tmp_path: Path) -> None:
     found = inspect(save(build("falcon"), tmp_path))
 
-    assert (found.quantized, found.linear_classes) == ([], ["FalconLinear"])
+    assert (found.quantized, found.linear_classes) == ({}, ["FalconLinear"])
     with pytest.raises(ConfigError, match="of which FalconForSequenceClassification has none"):
         fit.check_structure(found, make_spec(method={"quantization": "Int8"}))
 

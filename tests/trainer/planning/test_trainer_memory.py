@@ -23,7 +23,9 @@ def make_llama_8b() -> ModelFacts:
         shapes = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
         shapes |= {"gate_proj": (14336, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
         linear |= {f"model.layers.{layer}.{name}": shape for name, shape in shapes.items()}
-    return ModelFacts("llama", 8_030_261_248, "BF16", linear, 32, 4096, 14336, 128_256, False)
+    weights = sum(rows * columns for rows, columns in linear.values())
+    facts = ModelFacts("llama", 8_030_261_248, "BF16", linear, 32, 4096, 14336, 128_256, False)
+    return dataclasses.replace(facts, num_quantizable=weights)
 
 
 def make_spec(**changes: Any) -> FineTuneJobSpec:
@@ -65,6 +67,16 @@ def test_frozen_weights_of_an_8b_model(quantization: str, low: float, high: floa
     assert low < memory.predict_peak(make_llama_8b(), spec, LANGUAGE, 128).weights / GIB < high
 
 
+def test_only_layers_that_are_quantized_are_held_in_few_bits() -> None:
+    # Of a mixture whose experts are one tensor each, say: they are most of it, and no layers.
+    facts, spec = make_llama_8b(), make_spec(method=lora(16, ["q_proj"], "NF4"))
+    half = dataclasses.replace(facts, num_quantizable=facts.num_quantizable // 2)
+    more = (
+        memory.predict_peak(half, spec, LANGUAGE, 128).weights - memory.predict_peak(facts, spec, LANGUAGE, 128).weights
+    )
+    assert more == pytest.approx((4 - 0.52) * facts.num_quantizable / 2)
+
+
 def test_full_training_keeps_weights_gradients_and_moments_in_float32() -> None:
     facts = make_llama_8b()
     found = memory.predict_peak(facts, make_spec(method={"kind": "Full"}), LANGUAGE, 1)
@@ -93,7 +105,7 @@ def test_the_examples_are_predicted_within_15_percent(
     method: dict[str, Any], num_parameters: int, num_linear: int, *, longest: int, want_gib: float
 ) -> None:
     sides = {"encoder.dense": (num_linear // 384, 384)}
-    facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, False)
+    facts = ModelFacts("bert", num_parameters, "F32", sides, 6, 384, 1536, 30_522, False, num_quantizable=num_linear)
     spec = make_spec(task="SequenceClassification", method=method, resources={"gpus": 0})
     found = memory.predict_peak(facts, spec, CLASSIFIER, 16 * longest).peak / GIB
     assert want_gib * 0.85 < found < want_gib * 1.15

@@ -45,6 +45,7 @@ class Remark(StrEnum):
     OPENED_ANSWER = (
         "answer without the block that the model's chat template opens before an answer in use, as of reasoning"
     )
+    ADDED_EMBEDDINGS = "have tokens that the model has no embedding for; it gets some, near the mean of the others"
     REPEATED_BOS = "begin with the text of the begin-of-text token, which the tokenizer adds too; one is kept"
 
 

@@ -42,6 +42,8 @@ class ModelFacts:
     """Whether the configuration calls an encoder's architecture a decoder."""
     is_encoder_decoder: bool = False
     """Whether it reads with an encoder what a decoder answers."""
+    num_quantizable: int = 0
+    """Weights of the layers that bitsandbytes replaces, from the model's structure; 0 before that."""
 
 
 def load_facts(folder: Path, gguf_file: str | None, source: ModelSource) -> ModelFacts:

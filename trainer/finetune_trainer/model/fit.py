@@ -1,5 +1,7 @@
 """What a base model can be trained for: decided in the prepare stage, before anybody waits for a GPU."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 from finetune_api import wording
@@ -30,6 +32,12 @@ def check_task(facts: ModelFacts, spec: FineTuneJobSpec, fitting: Sequence[Task]
             f" {', '.join(fitting) or 'no task'}",
             f"choose a model that fits, or spec.task {fitting[0]}." if fitting else "choose another model.",
         )
+
+
+def complete_facts(facts: ModelFacts, structure: ModelStructure) -> ModelFacts:
+    """Return the facts with what the model's class says of its layers."""
+    num_quantizable = sum(map(math.prod, structure.quantized.values()))
+    return dataclasses.replace(facts, linear_shapes=structure.linear, num_quantizable=num_quantizable)
 
 
 def check_structure(structure: ModelStructure, spec: FineTuneJobSpec) -> None:

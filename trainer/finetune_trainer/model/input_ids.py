@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from finetune_api import wording
 from finetune_api.errors import ModelError
-from finetune_trainer.data.samples import Sample, TokenizedRow
+from finetune_api.kinds.finetunejob.spec import MethodKind
+from finetune_trainer.data.samples import Remark, Sample, TokenizedRow
 from finetune_trainer.model.structure import ModelStructure
 
 if TYPE_CHECKING:
@@ -20,32 +21,49 @@ def fit_rows(
     rows: Sequence[TokenizedRow],
     structure: ModelStructure,
     tokenizer: "PreTrainedTokenizerBase",
+    method: MethodKind,
 ) -> list[TokenizedRow]:
     """Return tokenized rows as the model takes them, each with what is wrong with it.
 
-    Kinds of tokens that the model doesn't tell apart are left out of all rows.
+    Kinds of tokens that the model doesn't tell apart are left out of all rows. Tokens that it has no embedding for are
+    remarked upon where the method trains embeddings, so that it can be given some.
 
     Raises:
-        ModelError: the tokenizer makes tokens that the model has no embedding for.
+        ModelError: the tokenizer makes tokens that the model has no embedding for, and gets none.
     """
     stops = _count_usual_stops(samples, structure, tokenizer)
+    fitted = []
     for index, row in enumerate(rows):
-        _check_ids(samples[index if row.sample is None else row.sample], row, structure, tokenizer)
-    fitted = [row if row.problem else _note_problem(row, stops, tokenizer) for row in rows]
+        sample = samples[index if row.sample is None else row.sample]
+        known = _note_new_tokens(sample, row, structure, tokenizer, method)
+        fitted.append(known if known.problem else _note_problem(known, stops, tokenizer))
     return [_leave_types_out(row) for row in fitted] if _has_fewer_types(rows, structure) else fitted
 
 
-def _check_ids(
-    sample: Sample, row: TokenizedRow, structure: ModelStructure, tokenizer: "PreTrainedTokenizerBase"
-) -> None:
+def count_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Count the embeddings that all of a tokenizer's tokens need; ids may leave gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def _note_new_tokens(
+    sample: Sample,
+    row: TokenizedRow,
+    structure: ModelStructure,
+    tokenizer: "PreTrainedTokenizerBase",
+    method: MethodKind,
+) -> TokenizedRow:
     largest = max(row.lists[_TOKENS], default=0)
-    if largest >= structure.num_embeddings > 0:
-        token = wording.show_value(tokenizer.convert_ids_to_tokens(largest))
-        raise ModelError(
-            f"{sample.place}: token {token} ({largest}) must be one of the {structure.num_embeddings} that the model"
-            f" has embeddings for; its tokenizer knows {len(tokenizer)}",
-            "upload the tokenizer that belongs to the model, or rows without that token.",
-        )
+    if not largest >= structure.num_embeddings > 0:
+        return row
+    if structure.can_grow and method == MethodKind.FULL:
+        return replace(row, remarks=(*row.remarks, Remark.ADDED_EMBEDDINGS))
+    token = wording.show_value(tokenizer.convert_ids_to_tokens(largest))
+    grow = ", or set spec.method.kind to Full, which gives it embeddings and trains them" if structure.can_grow else ""
+    raise ModelError(
+        f"{sample.place}: token {token} ({largest}) must be one of the {structure.num_embeddings} that the model"
+        f" has embeddings for; its tokenizer knows {len(tokenizer)}",
+        f"upload the tokenizer that belongs to the model, or rows without that token{grow}.",
+    )
 
 
 def _note_problem(row: TokenizedRow, stops: int | None, tokenizer: "PreTrainedTokenizerBase") -> TokenizedRow:

@@ -77,6 +77,7 @@ def load_base(
     labels: Sequence[str],
     precision: Precision,
     device: torch.device,
+    num_embeddings: int | None = None,
 ) -> LoadedModel:
     """Load the base model with the task's head.
 
@@ -87,13 +88,14 @@ def load_base(
         labels: in the order of their ids; empty for tasks without.
         precision: decided, not Auto.
         device: where the model will be trained.
+        num_embeddings: tokens it is given embeddings for; None: as many as it has.
 
     Raises:
         ModelError: the weights don't fit the architecture or the task.
     """
     arguments: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     arguments |= task.build_model_arguments(labels)
-    structure = inspect_structure(folder, None, spec.model, task)
+    structure = inspect_structure(folder, None, spec, task)
     arguments["dtype"] = getattr(torch, choose_dtype(spec, precision))
     model_class = getattr(transformers, task.MODEL_CLASS)
     try:
@@ -111,12 +113,16 @@ def load_base(
         ) from error
     if spec.method.quantization == Quantization.NF4 and device.type == "cpu":
         _keep_training_layout(model)
+    if num_embeddings is not None:
+        model.resize_token_embeddings(num_embeddings)
     return LoadedModel(model, structure)
 
 
 def count_quantized(model: nn.Module) -> int:
     """Count the layers that hold their weights in few bits."""
-    return sum(type(module).__name__ in ("Linear4bit", "Linear8bitLt") for module in model.modules())
+    names = {"bitsandbytes.nn.modules.Linear4bit", "bitsandbytes.nn.modules.Linear8bitLt"}
+    # By their whole names: PEFT's layers around them have the same, and nobody else needs bitsandbytes imported.
+    return sum(f"{type(module).__module__}.{type(module).__name__}" in names for module in model.modules())
 
 
 @contextlib.contextmanager

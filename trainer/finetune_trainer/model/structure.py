@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_api import wording
 from finetune_api.errors import ModelError
-from finetune_api.kinds.finetunejob.spec import ModelSource
+from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, ModelSource
+from finetune_trainer.model import trial
 
 if TYPE_CHECKING:
     from finetune_trainer.tasks import TaskPreparation
@@ -30,8 +31,7 @@ _REFUSED_BY_PEFT = "PEFT can't adapt them in this architecture"
 _FUSED = "the weights of all experts are one tensor, no layer"
 _UNUSED = "text doesn't go through them"
 _UNCALLED = "the model reads their weights without calling them"
-_TRIED_TOKENS = 8
-"""Length of the row that the model is tried with, without weights (a choice)."""
+_UNREAD = "the answer doesn't depend on them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class ModelStructure:
     """Modules that hold the weights of several experts in one."""
     is_head_tied: bool = False
     """Whether the embeddings of tokens are what gives their logits too."""
-    quantized: list[str] = field(default_factory=list)
-    """Linear layers that bitsandbytes replaces."""
+    quantized: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Path and shape of every linear layer that bitsandbytes replaces."""
     unquantized: list[str] = field(default_factory=list)
     """Modules that it must leave as they are: heads, what is new, what gives the logits of tokens."""
     max_positions: int | None = None
@@ -65,7 +65,9 @@ class ModelStructure:
     num_token_types: int | None = None
     """Kinds of tokens it tells apart, 0 where it takes none; None where any number will do."""
     num_embeddings: int = 0
-    """Tokens it has embeddings for."""
+    """Tokens it has embeddings for; 0 where tokens are no rows of a table."""
+    can_grow: bool = False
+    """Whether it can be given embeddings for more tokens."""
     reads_last: bool = False
     """Whether its head reads the last position, whatever stands there: rows must be padded on the left."""
     reads_stop_token: bool = False
@@ -78,25 +80,34 @@ class ModelStructure:
 
 
 def inspect_structure(
-    folder: Path, gguf_file: str | None, source: ModelSource, task: "TaskPreparation"
+    folder: Path, gguf_file: str | None, spec: FineTuneJobSpec, task: "TaskPreparation"
 ) -> ModelStructure:
-    """Build the model without its weights and look at it.
+    """Build the model without its weights and look at it; torch's random numbers are afterwards where they were.
 
     Args:
         folder: with the configuration and the headers of the weights.
         gguf_file: name of the one file, for a GGUF model.
-        source: of the model, for errors.
+        spec: of the run; what only adapters need is not looked at for other methods.
         task: whose head the model gets.
 
     Raises:
         ModelError: the files don't hold the model that the configuration describes.
     """
+    import torch
+
+    # Layers that are built to be looked at are initialised too: a run's own head and dropout shall not depend on that.
+    with torch.random.fork_rng(devices=[]):
+        return _inspect(folder, gguf_file, spec, task)
+
+
+def _inspect(folder: Path, gguf_file: str | None, spec: FineTuneJobSpec, task: "TaskPreparation") -> ModelStructure:
+    source = spec.model
     model, missing, unexpected = _build_on_meta(folder, gguf_file, source, task)
     heads = _find_heads(model) if task.HAS_OWN_HEAD else []
     check_all_taken(model, unexpected, source)
     new_modules = find_new_modules(model, missing, task, source) if gguf_file is None else heads
     kept = _find_unquantized(model, [*heads, *new_modules])
-    linear, left_out = _find_linear(model, kept)
+    linear, left_out = _find_linear(model, kept, is_adapted=spec.method.kind == MethodKind.LORA)
     kept += left_out.get(_UNCALLED, [])
     output, embeddings = model.get_output_embeddings(), _find_embeddings(model)
     found = ModelStructure(
@@ -115,6 +126,7 @@ def inspect_structure(
         max_positions=_find_max_positions(model),
         num_token_types=_find_token_types(model),
         num_embeddings=0 if embeddings is None else int(embeddings.shape[0]),
+        can_grow=embeddings is not None and _can_grow(model, int(embeddings.shape[0])),
         reads_last=any(getattr(module, "summary_type", None) == "last" for module in model.modules()),
         reads_stop_token=task.HAS_OWN_HEAD and bool(model.config.is_encoder_decoder),
     )
@@ -218,8 +230,10 @@ def _is_within(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def _find_linear(model: Any, kept: Sequence[str]) -> tuple[dict[str, tuple[int, int]], dict[str, list[str]]]:
-    """Return the layers for adapters, and those that get none, by the reason."""
+def _find_linear(
+    model: Any, kept: Sequence[str], *, is_adapted: bool
+) -> tuple[dict[str, tuple[int, int]], dict[str, list[str]]]:
+    """Return the layers for adapters, and those that get none, by the reason; PEFT's say if `is_adapted`."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -232,58 +246,43 @@ def _find_linear(model: Any, kept: Sequence[str]) -> tuple[dict[str, tuple[int, 
             linear[name] = (module.weight.shape[0], module.weight.shape[1])
         elif "expert" in name and any(item.ndim == 3 for item in module.parameters(recurse=False)):
             fused.append(name)
-    refused, towers = _find_refused(model, list(linear)), _find_towers(model)
+    refused, towers = _find_refused(model, list(linear)) if is_adapted else [], _find_towers(model)
     unused = [name for name in linear if _is_within(name, towers)]
-    uncalled = [name for name in _find_uncalled(model, linear) if name not in unused]
-    left_out = {_FUSED: fused, _REFUSED_BY_PEFT: refused, _UNUSED: unused, _UNCALLED: uncalled}
-    gone = {*refused, *unused, *uncalled}
+    tried = trial.try_layers(model, [name for name in linear if name not in unused])
+    left_out = {
+        _FUSED: fused,
+        _REFUSED_BY_PEFT: refused,
+        _UNUSED: unused,
+        _UNCALLED: tried.uncalled,
+        _UNREAD: tried.unread,
+    }
+    gone = {*refused, *unused, *tried.uncalled, *tried.unread}
     return {name: shape for name, shape in linear.items() if name not in gone}, {
         reason: names for reason, names in left_out.items() if names
     }
 
 
 def _find_refused(model: Any, names: Sequence[str]) -> list[str]:
-    """Name the layers on which PEFT puts no adapter, by trying one layer of each name."""
-    import peft
-
+    """Name the layers on which PEFT puts no adapter, by trying all, and if it refuses, one layer of each name."""
     kinds: dict[str, str] = {}
     for name in names:
         kinds.setdefault(name.rpartition(".")[2], name)
-    refused = []
-    for kind, name in kinds.items():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they are about the trial, not about the model
-                peft.inject_adapter_in_model(peft.LoraConfig(target_modules=[name]), copy.deepcopy(model))
-        except ValueError:
-            refused.append(kind)
+    if not kinds or _takes_adapters(model, list(kinds.values())):
+        return []
+    refused = {kind for kind, name in kinds.items() if not _takes_adapters(model, [name])}
     return [name for name in names if name.rpartition(".")[2] in refused]
 
 
-def _find_uncalled(model: Any, names: Iterable[str]) -> list[str]:
-    """Name the linear layers that no call goes to when a text goes through the model: Mamba multiplies by the matrix.
+def _takes_adapters(model: Any, names: list[str]) -> bool:
+    import peft
 
-    An adapter on one would learn nothing, and four bits in its place would be taken for numbers. Architectures that
-    look at the numbers on their way can't be tried without weights; of those, none is named.
-    """
-    import torch
-
-    modules = {name: model.get_submodule(name) for name in names}
-    called: set[str] = set()
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, module in modules.items()
-    ]
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about the trial, not about the model
-            model(input_ids=torch.zeros((1, _TRIED_TOKENS), dtype=torch.int64, device="meta"), use_cache=False)
-    except Exception as error:
-        logger.debug("%s can't be tried without weights: %s", type(model).__name__, error)
-        return []
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [name for name in modules if name not in called]
+            peft.inject_adapter_in_model(peft.LoraConfig(target_modules=names), copy.deepcopy(model))
+    except ValueError:
+        return False
+    return True
 
 
 def _find_towers(model: Any) -> list[str]:
@@ -301,16 +300,16 @@ def _is_of_other_modality(config: Any, model: Any) -> bool:
     return getattr(config, "model_type", None) in kinds - {None, model.config.get_text_config().model_type}
 
 
-def _find_quantized(model: Any, kept: Sequence[str]) -> list[str]:
-    """Name the layers that transformers has bitsandbytes replace: linear by their very class, not by inheritance."""
+def _find_quantized(model: Any, kept: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the layers that transformers has bitsandbytes replace: linear by their very class, not by inheritance."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    return [
-        name
+    return {
+        name: (module.weight.shape[0], module.weight.shape[1])
         for name, module in model.named_modules()
         if (type(module) is nn.Linear or isinstance(module, Conv1D)) and not _is_within(name, kept)
-    ]
+    }
 
 
 def _find_max_positions(model: Any) -> int | None:
@@ -346,3 +345,18 @@ def _find_embeddings(model: Any) -> Any:
         return getattr(model.get_input_embeddings(), "weight", None)
     except NotImplementedError:  # characters that are hashed
         return None
+
+
+def _can_grow(model: Any, size: int) -> bool:
+    """Tell whether the embeddings of `size` tokens can be made more, by doing so."""
+    from torch import nn
+
+    grown = copy.deepcopy(model)
+    try:
+        grown.resize_token_embeddings(size + 1, mean_resizing=False)
+    except Exception as error:
+        logger.debug("%s can't be given more tokens: %s", type(model).__name__, error)
+        return False
+    # T5Gemma's decoder has a table of its own, which stays as it was.
+    is_left = any(isinstance(module, nn.Embedding) and module.num_embeddings == size for module in grown.modules())
+    return int(grown.get_input_embeddings().weight.shape[0]) == size + 1 and not is_left

@@ -103,14 +103,14 @@ def predict_peak(facts: ModelFacts, spec: FineTuneJobSpec, task: "TaskPreparatio
     half = spec.training.precision == Precision.BFLOAT16 or (is_gpu and spec.training.precision == Precision.AUTO)
     width = _BFLOAT16_BYTES if half else _FLOAT32_BYTES
     is_frozen = spec.method.kind != MethodKind.FULL
-    linear = sum(map(math.prod, facts.linear_shapes.values()))
     trainable = count_trainable(facts, spec)
     # What is trained is kept in float32 whatever the precision: small steps would be lost in bfloat16.
     base_width = width if is_frozen else _FLOAT32_BYTES
     quantized = _QUANTIZED_BYTES.get(spec.method.quantization)
     # Beside quantized layers everything is kept in float32.
     other_width = _FLOAT32_BYTES if quantized else base_width
-    weights = (facts.num_parameters - linear) * other_width + linear * (quantized or base_width)
+    num_quantized = facts.num_quantizable if quantized else 0
+    weights = (facts.num_parameters - num_quantized) * other_width + num_quantized * (quantized or 0)
     adapter = trainable * _FLOAT32_BYTES if is_frozen else 0
     # trainer.md's estimate per token and layer, in units of one bfloat16 element's 2 bytes.
     per_layer = (8 * facts.hidden_size + 4 * facts.intermediate_size) * width

@@ -23,6 +23,8 @@ class Plan:
     total_steps: int
     precision: Precision
     best_metric: str
+    num_embeddings: int | None = None
+    """Tokens the model is given embeddings for; None: as many as it has."""
 
 
 def parse_plan(resolved: Mapping[str, str]) -> Plan:
@@ -39,6 +41,7 @@ def parse_plan(resolved: Mapping[str, str]) -> Plan:
             total_steps=int(resolved[ResolvedKey.TOTAL_STEPS]),
             precision=Precision(resolved[ResolvedKey.PRECISION]),
             best_metric=resolved[ResolvedKey.BEST_METRIC],
+            num_embeddings=int(resolved[ResolvedKey.EMBEDDINGS]) if ResolvedKey.EMBEDDINGS in resolved else None,
         )
     except (KeyError, ValueError) as error:
         raise DataError(

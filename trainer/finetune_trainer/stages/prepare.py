@@ -4,7 +4,6 @@ It finds everything that can be wrong before a GPU is held, and never touches on
 prepared.json, whose digest the operator hands to the train stage; without that nothing here has happened.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -35,7 +34,7 @@ from finetune_trainer.data import deadlines, report, sources, tokenized_files
 from finetune_trainer.data import findings as findings_of
 from finetune_trainer.data import splits as splits_of_rows
 from finetune_trainer.data.findings import BadRowsError, Findings
-from finetune_trainer.data.samples import Sample, TokenizedRow
+from finetune_trainer.data.samples import Remark, Sample, TokenizedRow
 from finetune_trainer.data.sources import LocalFile
 from finetune_trainer.data.splits import Splits
 from finetune_trainer.data.tokenized_files import TokenCounts
@@ -162,7 +161,7 @@ def build_model(
         FineTuneError: it can't.
     """
     fit.check_structure(structure, spec)
-    return Model(dataclasses.replace(facts, linear_shapes=structure.linear), structure, tokenizer)
+    return Model(fit.complete_facts(facts, structure), structure, tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ def prepare_rows(
 
     def tokenize(samples: Sequence[Sample]) -> list[TokenizedRow]:
         tokenized = task.tokenize_batch(samples, model.tokenizer, spec.training.max_length, label_ids)
-        return input_ids.fit_rows(samples, tokenized, model.structure, model.tokenizer)
+        return input_ids.fit_rows(samples, tokenized, model.structure, model.tokenizer, spec.method.kind)
 
     watch = special_tokens.Watch(model.tokenizer, spec.training.special_tokens_in_text)
     if spec.training.special_tokens_in_text == SpecialTokensInText.TEXT:
@@ -297,6 +296,8 @@ def _choose(
     warnings += schedule.warn_of_notice(checkpoint_bytes)
     if spec.method.quantization != Quantization.NONE:
         resolved[ResolvedKey.QUANTIZED_LAYERS] = str(num_quantized)
+    if any(Remark.ADDED_EMBEDDINGS in counted.remarks for counted in counts.values()):
+        resolved[ResolvedKey.EMBEDDINGS] = str(input_ids.count_tokens(model.tokenizer))
     if splits.labels:
         resolved["labels"] = str(len(splits.labels))
     return _Choice(resolved, prediction.peak, warnings)

@@ -33,7 +33,7 @@ from finetune_trainer.checkpoints.state import Figures, Position
 from finetune_trainer.evaluation.evaluator import Evaluator
 from finetune_trainer.evaluation.report import EvaluationReport
 from finetune_trainer.model import facts as base_model
-from finetune_trainer.model import gguf_unpack, load, method, save
+from finetune_trainer.model import fit, gguf_unpack, load, method, save
 from finetune_trainer.model.structure import ModelStructure, inspect_structure
 from finetune_trainer.model.tokenizer import choose_pad_id, load_tokenizer
 from finetune_trainer.planning import memory, plan
@@ -216,8 +216,7 @@ def _fit_to_device(
     if device.type == "cpu":
         return chosen
     facts = base_model.load_facts(inputs.base, None, spec.model)
-    structure = inspect_structure(inputs.base, None, spec.model, tasks.find_preparation(spec.task))
-    facts = dataclasses.replace(facts, linear_shapes=structure.linear)
+    facts = fit.complete_facts(facts, inspect_structure(inputs.base, None, spec, tasks.find_preparation(spec.task)))
     longest = max(max(split.lengths, default=0) for split in splits.values())
     available = torch.cuda.get_device_properties(device).total_memory
     tokens, _ = memory.plan_micro_batch(facts, spec, tasks.find_preparation(spec.task), longest, available)
@@ -252,6 +251,7 @@ def _load(setup: _Setup) -> _Subject:
         labels=inputs.prepared.labels,
         precision=setup.precision,
         device=setup.device,
+        num_embeddings=setup.chosen.num_embeddings,
     )
     tokenizer = load_tokenizer(inputs.base, None, setup.spec.model)
     padding = Padding(choose_pad_id(tokenizer, loaded.model.config), is_left=loaded.structure.reads_last)

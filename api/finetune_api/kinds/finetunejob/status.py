@@ -336,6 +336,8 @@ class ResolvedKey(StrEnum):
     """Size of one checkpoint as a quantity, known before the training: the pod's grace period follows from it."""
     TARGET_MODULES = "targetModules"
     """Names of the layers that got an adapter; known after the train stage has built the model."""
+    EMBEDDINGS = "embeddings"
+    """How many tokens the model is given embeddings for; where rows have tokens beyond those it has."""
     QUANTIZED_LAYERS = "quantizedLayers"
     """How many layers of the base hold their weights in few bits; where the method quantizes it."""
     TRAINABLE_PARAMETERS = "trainableParameters"
