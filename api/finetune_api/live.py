@@ -9,14 +9,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_api.kinds.finetunejob.status import (
-    MAX_CHECKPOINTS,
-    MAX_COUNT,
-    CheckpointStatus,
-    EvaluationStatus,
-    Message,
-)
+from finetune_api.kinds.finetunejob.status import MAX_CHECKPOINTS, MAX_COUNT, CheckpointStatus, EvaluationStatus
 from finetune_api.kinds.object_model import Model
+from finetune_api.kinds.status_fields import Message
 from finetune_api.quantities import FigureString
 
 PROGRESS_PATH = "/progress"

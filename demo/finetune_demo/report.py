@@ -8,7 +8,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Metric, Phase, find_condition
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Metric, Phase
+from finetune_api.kinds.status_conditions import find_condition
 
 _COLOURS = {Phase.SUCCEEDED: "green", Phase.FAILED: "red", Phase.TRAINING: "cyan", Phase.VALIDATING: "cyan"}
 

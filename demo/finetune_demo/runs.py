@@ -10,7 +10,8 @@ from typing import Any
 from kubernetes.client import ApiException
 
 from finetune_api import group
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus
+from finetune_api.kinds.status_conditions import is_true
 from finetune_devcluster.api_client import Client, Kind
 
 FINE_TUNE_JOB = Kind(group.API_VERSION, group.KIND)

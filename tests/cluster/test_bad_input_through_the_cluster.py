@@ -9,7 +9,8 @@ from bad_inputs import BAD_INPUTS, BUCKET, BadInput
 from manifests import Manifest, edit_manifest, make_manifest
 
 from finetune_api import validation
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Reason, find_condition, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Reason
+from finetune_api.kinds.status_conditions import find_condition, is_true
 from finetune_api.rules import limits
 from finetune_demo import runs
 

@@ -17,7 +17,8 @@ import yaml
 
 from finetune_api import metrics
 from finetune_api.artifacts import RunManifest, compute_digest
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Metric, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Metric
+from finetune_api.kinds.status_conditions import is_true
 from finetune_demo import baseline, runs
 
 # Five trainings on however few cores there are; the deadline below says what they were waiting for.

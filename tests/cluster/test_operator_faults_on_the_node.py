@@ -11,7 +11,8 @@ import pytest
 from manifests import make_manifest
 
 from finetune_api import group
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase
+from finetune_api.kinds.status_conditions import is_true
 from finetune_demo import runs
 from finetune_devcluster import cgroups, waiting
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from manifests import make_manifest
 
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, find_condition, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus
+from finetune_api.kinds.status_conditions import find_condition, is_true
 from finetune_demo import runs
 from finetune_devcluster.api_client import Kind
 

@@ -9,7 +9,7 @@ from typing import Any
 from manifests import Manifest, make_manifest
 
 from finetune_api import crd
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_operator.jobs import observe, reconcile
 from finetune_operator.runtime.kind import Answer, Children, Refusal
 from finetune_operator.runtime.plan import Plan
@@ -28,7 +28,7 @@ def at(seconds: float) -> datetime:
 
 def time_text(seconds: float) -> str:
     """Return that moment as Kubernetes writes it."""
-    return status.build_time(at(seconds))
+    return status_fields.build_time(at(seconds))
 
 
 def make_job(name: str = "movies", stored_status: Manifest | None = None, **edits: Any) -> Manifest:

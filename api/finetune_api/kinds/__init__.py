@@ -2,6 +2,7 @@
 
 object_model          base of every object: camelCase outside, unknown fields refused
 field_types           addresses, names of Kubernetes objects, bounded texts
-storage, pods         parts that several kinds have: the object store; resources, place, image, environment
+storage, pods         parts of a spec that several kinds have: the object store; resources, place, image, environment
+status_fields, status_conditions, attempts    parts of every status: texts and times; conditions; one child Job each
 finetunejob/          one run of a fine-tuning
 """

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from finetune_api import group, wording
+from finetune_api.kinds import status_conditions
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone
 from finetune_cli import exit_codes
@@ -72,7 +73,7 @@ def _read(kubectl: Kubectl, name: str) -> FineTuneJobStatus:
 
 
 def _refuse_finished(name: str, current: FineTuneJobStatus) -> None:
-    if status.is_true(current.conditions, ConditionType.FINISHED):
+    if status_conditions.is_true(current.conditions, ConditionType.FINISHED):
         typer.echo(f"{name} has finished ({current.phase}): there is nothing to save", err=True)
         raise typer.Exit(exit_codes.INVALID)
 
@@ -104,10 +105,10 @@ def _find_answer(name: str, current: FineTuneJobStatus, wish: _Wish) -> _Answer 
     new = next((item for item in current.checkpoints if (item.uri, item.time) not in known), None)
     if new is not None and current.checkpoint_request == wish.value:
         return _Answer(f"step {new.step} saved at {new.time}: {new.uri}", is_saved=True)
-    condition = status.find_condition(current.conditions, ConditionType.CHECKPOINT_SAVED)
+    condition = status_conditions.find_condition(current.conditions, ConditionType.CHECKPOINT_SAVED)
     is_told = current.checkpoint_request == wish.value
     if is_told and condition is not None and condition.reason == Milestone.CHECKPOINT_FAILED:
         return _Answer(f"{name} could not save a checkpoint: {wording.escape_controls(condition.message)}")
-    if status.is_true(current.conditions, ConditionType.FINISHED):
+    if status_conditions.is_true(current.conditions, ConditionType.FINISHED):
         return _Answer(f"{name} has finished ({current.phase}) before it saved a checkpoint")
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 
 Manifest = Mapping[str, Any]
 
@@ -69,4 +69,4 @@ def _read_text(event: Manifest) -> str:
 
 def _read_moment(event: Manifest) -> datetime | None:
     text = _read_text(event)
-    return status.parse_time(text) if text else None
+    return status_fields.parse_time(text) if text else None

@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from finetune_api.kinds.finetunejob import status
-from finetune_api.kinds.finetunejob.status import (
-    Condition,
-    ConditionStatus,
-    ConditionType,
-    Failure,
-    FineTuneJobStatus,
-    Milestone,
-    Reason,
-)
+from finetune_api.kinds import status_conditions, status_fields
+from finetune_api.kinds.finetunejob.status import ConditionType, Failure, FineTuneJobStatus, Milestone, Reason
+from finetune_api.kinds.status_conditions import Condition, ConditionStatus
 from finetune_operator.runtime import logs
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -94,13 +87,13 @@ def build_conditions(
     for condition_type, value, reason, message in rows:
         # Whoever wrote a part of it: a scheduler, a webhook, a pod.
         text = logs.scrub_text(message)
-        conditions = status.update_condition(
+        conditions = status_conditions.update_condition(
             conditions, condition_type, value, reason, text, generation=generation, now=now
         )
     if facts.running_since is None:
         return list(conditions)
     # The running pod's own start counts, not the moment it was noticed: running time is measured from there.
-    start = {"last_transition_time": status.build_time(facts.running_since)}
+    start = {"last_transition_time": status_fields.build_time(facts.running_since)}
     is_running = ConditionType.RUNNING
     return [item.model_copy(update=start) if item.type == is_running else item for item in conditions]
 
@@ -174,7 +167,7 @@ def _build_milestone_rows(current: FineTuneJobStatus, result: Result, facts: Fac
         _build_checkpoint_row(current, undecided, pending),
         (ConditionType.TERMINATION_STUCK, *_build_stuck(facts)),
     ]
-    was_created = is_finished and status.is_true(current.conditions, ConditionType.JOB_CREATED)
+    was_created = is_finished and status_conditions.is_true(current.conditions, ConditionType.JOB_CREATED)
     has_job = facts.has_job or was_created
     created = Milestone.JOB_CREATED.value if has_job else pending
     return [*rows, (ConditionType.JOB_CREATED, TRUE if has_job else FALSE, created, "")]
@@ -190,7 +183,7 @@ def _build_checkpoint_row(current: FineTuneJobStatus, undecided: ConditionStatus
         return (condition_type, FALSE, Milestone.CHECKPOINT_FAILED.value, f"{failure}; {known}")
     if text:
         return (condition_type, TRUE, Milestone.CHECKPOINT_SAVED.value, text)
-    old = status.find_condition(current.conditions, condition_type)
+    old = status_conditions.find_condition(current.conditions, condition_type)
     if old is not None and old.status == TRUE:
         # Reached all the same: they are deleted when the run has succeeded.
         return (condition_type, TRUE, old.reason, old.message)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from finetune_api.kinds import status_fields
+from finetune_api.kinds.attempts import Attempt
 from finetune_api.kinds.finetunejob import status
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import Attempt, FineTuneJobStatus
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_operator.jobs.observe import ChildJob, ChildPod, FineTuneJob, Observed
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.plan import Action, Event
@@ -86,12 +88,12 @@ class Context:
 
     def add_warnings(self, texts: Iterable[str]) -> None:
         """Add warnings that aren't there yet, as far as there is room."""
-        added = [status.build_message(logs.scrub_text(text)) for text in texts]
+        added = [status_fields.build_message(logs.scrub_text(text)) for text in texts]
         self.update(warnings=list(dict.fromkeys([*self.status.warnings, *added]))[: status.MAX_WARNINGS])
 
     def record_event(self, reason: str, message: str, *, is_warning: bool = False) -> None:
         """Add an Event about the FineTuneJob."""
-        self.events.append(Event(str(reason), status.build_message(logs.scrub_text(message)), is_warning))
+        self.events.append(Event(str(reason), status_fields.build_message(logs.scrub_text(message)), is_warning))
 
 
 def find_open(current: FineTuneJobStatus) -> Attempt | None:

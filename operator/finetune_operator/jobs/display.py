@@ -2,45 +2,38 @@
 
 from collections.abc import Sequence
 
-from finetune_api.kinds.finetunejob import status
-from finetune_api.kinds.finetunejob.status import (
-    Condition,
-    ConditionStatus,
-    ConditionType,
-    FineTuneJobStatus,
-    Milestone,
-    Phase,
-    ResolvedKey,
-)
+from finetune_api.kinds import status_conditions
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone, Phase, ResolvedKey
+from finetune_api.kinds.status_conditions import Condition, ConditionStatus
 
 _PREFERRED_SPLITS = ("test", "validation")
 
 
 def derive_phase(conditions: Sequence[Condition]) -> Phase:
     """Name the phase; the first that matches wins."""
-    ready = status.find_condition(conditions, ConditionType.READY)
-    suspended = status.find_condition(conditions, ConditionType.SUSPENDED)
-    if status.is_true(conditions, ConditionType.SUCCEEDED):
+    ready = status_conditions.find_condition(conditions, ConditionType.READY)
+    suspended = status_conditions.find_condition(conditions, ConditionType.SUSPENDED)
+    if status_conditions.is_true(conditions, ConditionType.SUCCEEDED):
         return Phase.SUCCEEDED
-    if status.is_true(conditions, ConditionType.FAILED):
+    if status_conditions.is_true(conditions, ConditionType.FAILED):
         return Phase.FAILED
     is_suspended = suspended is not None and suspended.status == ConditionStatus.TRUE
     if is_suspended and suspended is not None and suspended.reason == Milestone.USER_REQUESTED:
         return Phase.SUSPENDED
     if ready is not None and ready.reason == Milestone.QUEUED:
         return Phase.QUEUED
-    if not status.is_true(conditions, ConditionType.VALIDATED):
-        return Phase.VALIDATING if status.is_true(conditions, ConditionType.JOB_CREATED) else Phase.PENDING
-    return Phase.TRAINING if status.is_true(conditions, ConditionType.RUNNING) else Phase.PENDING
+    if not status_conditions.is_true(conditions, ConditionType.VALIDATED):
+        return Phase.VALIDATING if status_conditions.is_true(conditions, ConditionType.JOB_CREATED) else Phase.PENDING
+    return Phase.TRAINING if status_conditions.is_true(conditions, ConditionType.RUNNING) else Phase.PENDING
 
 
 def derive_reason(conditions: Sequence[Condition]) -> str | None:
     """Name why a run stands where it does: what stalls or ended it, else what it does."""
     for condition_type in (ConditionType.FAILED, ConditionType.STALLED, ConditionType.SUCCEEDED):
-        found = status.find_condition(conditions, condition_type)
+        found = status_conditions.find_condition(conditions, condition_type)
         if found is not None and found.status == ConditionStatus.TRUE:
             return found.reason
-    ready = status.find_condition(conditions, ConditionType.READY)
+    ready = status_conditions.find_condition(conditions, ConditionType.READY)
     return ready.reason if ready is not None else None
 
 

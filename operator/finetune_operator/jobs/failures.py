@@ -1,6 +1,6 @@
 """What a failure tells the user: reason, message, remedy, and whether the same job may work another time. Pure."""
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import Failure, Reason
 from finetune_operator.jobs.conditions import Result, State
 from finetune_operator.runtime import logs
@@ -44,8 +44,8 @@ def build_failure(reason: Reason, message: str, remedy: str = "", exit_code: int
     """Describe a failure for the status; without a remedy the reason's own is given."""
     return Failure(
         reason=reason,
-        message=status.build_message(logs.scrub_text(message)),
-        remedy=status.build_message(logs.scrub_text(remedy) or REMEDIES[reason]),
+        message=status_fields.build_message(logs.scrub_text(message)),
+        remedy=status_fields.build_message(logs.scrub_text(remedy) or REMEDIES[reason]),
         retryable=reason in _RETRYABLE,
         exit_code=exit_code,
     )

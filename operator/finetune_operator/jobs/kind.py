@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from finetune_api import group, names
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
 from finetune_operator.jobs import observe, reconcile, reports
 from finetune_operator.jobs.attempts import limits
@@ -158,5 +158,5 @@ def _build_facts(manifest: Manifest, stored: Manifest) -> JobFacts:
         method=_find_method(manifest),
         queue=str((spec.get("placement") or {}).get("queueName", "")),
         percent=percent if isinstance(percent, int) else 0,
-        pending_since=status.parse_time(since) if since else None,
+        pending_since=status_fields.parse_time(since) if since else None,
     )

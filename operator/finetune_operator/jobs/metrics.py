@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from finetune_api import metrics as series
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.spec import MethodKind
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Milestone, Phase, Reason
 from finetune_operator.runtime.kind import Key
@@ -101,7 +101,9 @@ class JobMetrics:
         condition = next((item for item in new.conditions if item.type.lower() == result), None)
         self.jobs_finished.labels(namespace, result, condition.reason if condition else "").inc()
         if new.start_time is not None and new.completion_time is not None:
-            seconds = (status.parse_time(new.completion_time) - status.parse_time(new.start_time)).total_seconds()
+            seconds = (
+                status_fields.parse_time(new.completion_time) - status_fields.parse_time(new.start_time)
+            ).total_seconds()
             self.job_duration.labels(namespace, result).observe(max(0.0, seconds))
 
     def forget_job(self, key: Key) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_api.run import CONTAINER_NAME
 from finetune_operator.jobs import child_events
@@ -119,7 +119,7 @@ class ChildPod:
         """Say of a pod that can't be removed what to do about it; empty of any other."""
         if self.removal_due_at is None or not self.is_stuck(now):
             return ""
-        since = status.build_time(self.removal_due_at)
+        since = status_fields.build_time(self.removal_due_at)
         return f"pod {self.name} should be gone since {since}; remove its node or taint it out-of-service"
 
     def is_running(self, now: datetime) -> bool:
@@ -310,5 +310,5 @@ def _read_time(text: str | None) -> datetime | None:
     """Read a time of the API server. Containers that never ran carry the zero time of Go or of Unix."""
     if not text:
         return None
-    moment = status.parse_time(text)
+    moment = status_fields.parse_time(text)
     return moment if moment - _EPOCH > timedelta(days=1) else None

@@ -1,6 +1,6 @@
 """`status.progress`: how far the run is. What its pods told is there; the rest follows from the result. Pure."""
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import Progress, ResolvedKey
 from finetune_api.run import Stage
 from finetune_operator.jobs.conditions import Result, State
@@ -27,4 +27,4 @@ def build_progress(context: Context, result: Result) -> Progress:
         )
     new = told.model_copy(update=changes)
     is_same = new == context.job.status.progress
-    return new if is_same else new.model_copy(update={"update_time": status.build_time(context.now)})
+    return new if is_same else new.model_copy(update={"update_time": status_fields.build_time(context.now)})

@@ -12,7 +12,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from finetune_api import validation, wording
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_conditions, status_fields
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone, Reason
 from finetune_operator.jobs import cleanup, conditions, display, failures, progress, transitions
@@ -36,7 +36,7 @@ def plan_job(job: FineTuneJob, observed: Observed, now: datetime, settings: Sett
     if job.is_deleting:
         return _build_plan(job, job.status)
     # A finished run never trains again, whatever is missing: only its remains are cleared away.
-    if status.is_true(job.status.conditions, ConditionType.FINISHED):
+    if status_conditions.is_true(job.status.conditions, ConditionType.FINISHED):
         # `kubectl wait` takes no condition for true that has seen an older generation than the object's.
         seen = [item.model_copy(update={"observed_generation": job.generation}) for item in job.status.conditions]
         current = job.status.model_copy(update={"observed_generation": job.generation, "conditions": seen})
@@ -79,7 +79,9 @@ def _complete(context: Context, result: Result) -> None:
         stuck_pod=context.find_stuck_pod(),
     )
     if is_finished:
-        context.update(failure=result.failure, completion_time=status.build_time(context.now), pending_since=None)
+        context.update(
+            failure=result.failure, completion_time=status_fields.build_time(context.now), pending_since=None
+        )
         context.actions = cleanup.build_cleanup(context.job, context.observed)
     generation = context.job.generation
     built = conditions.build_conditions(context.status, result, facts, generation=generation, now=context.now)
@@ -206,7 +208,7 @@ def _suspend(context: Context, spec: FineTuneJobSpec) -> Result | None:
 
 
 def _record_resumption(context: Context) -> None:
-    before = status.find_condition(context.status.conditions, ConditionType.SUSPENDED)
+    before = status_conditions.find_condition(context.status.conditions, ConditionType.SUSPENDED)
     if before is not None and before.status == "True" and before.reason == Milestone.USER_REQUESTED:
         begin = resumption.describe_begin(context.status)
         context.record_event(Milestone.RESUMED, f"runPolicy.suspend was taken back{begin or '; the run goes on'}")
@@ -227,7 +229,7 @@ def _back_off(context: Context) -> Result | None:
     if last is None or last.end_time is None or not _needs_pause(last.cause):
         return None
     retry_at = retries.compute_retry_time(
-        status.parse_time(last.end_time),
+        status_fields.parse_time(last.end_time),
         context.status.failed_attempts,
         is_counted=last.counted,
         uid=context.job.uid,
@@ -235,7 +237,7 @@ def _back_off(context: Context) -> Result | None:
     )
     if context.now >= retry_at:
         return None
-    text = f"the next attempt begins at {status.build_time(retry_at)}, after: {last.message or last.cause}"
+    text = f"the next attempt begins at {status_fields.build_time(retry_at)}, after: {last.message or last.cause}"
     wait = (retry_at - context.now).total_seconds()
     return Result(State.RETRYING, text, Milestone.RETRYING, requeue_after=wait)
 

@@ -1,6 +1,6 @@
 """Events about what became true in a pass; what was true before was recorded before. Pure."""
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_conditions
 from finetune_api.kinds.finetunejob.status import ConditionType, Milestone
 from finetune_operator.jobs.conditions import Result, State
 from finetune_operator.jobs.context import Context
@@ -11,7 +11,7 @@ def record_transitions(context: Context, result: Result) -> None:
     old, new = context.job.status.conditions, context.status.conditions
 
     def became_true(condition_type: ConditionType) -> bool:
-        return status.is_true(new, condition_type) and not status.is_true(old, condition_type)
+        return status_conditions.is_true(new, condition_type) and not status_conditions.is_true(old, condition_type)
 
     if became_true(ConditionType.VALIDATED):
         context.record_event(Milestone.VALIDATED, "model, data and memory are checked; the training can begin")
@@ -21,7 +21,7 @@ def record_transitions(context: Context, result: Result) -> None:
     if result.state is State.SUSPENDED and became_true(ConditionType.SUSPENDED):
         context.record_event(Milestone.SUSPENDED, result.message)
     if became_true(ConditionType.TERMINATION_STUCK):
-        stuck = status.find_condition(new, ConditionType.TERMINATION_STUCK)
+        stuck = status_conditions.find_condition(new, ConditionType.TERMINATION_STUCK)
         context.record_event(Milestone.NODE_UNREACHABLE, stuck.message if stuck is not None else "", is_warning=True)
     _record_checkpoint_failure(context)
     _record_evaluation(context)
@@ -35,7 +35,7 @@ def record_transitions(context: Context, result: Result) -> None:
 
 def _record_checkpoint_failure(context: Context) -> None:
     old, new = (
-        status.find_condition(item.conditions, ConditionType.CHECKPOINT_SAVED)
+        status_conditions.find_condition(item.conditions, ConditionType.CHECKPOINT_SAVED)
         for item in (context.job.status, context.status)
     )
     was_told = old is not None and old.reason == Milestone.CHECKPOINT_FAILED
@@ -55,5 +55,5 @@ def _record_evaluation(context: Context) -> None:
 
 
 def _is_new_stall(context: Context, result: Result) -> bool:
-    before = status.find_condition(context.job.status.conditions, ConditionType.STALLED)
+    before = status_conditions.find_condition(context.job.status.conditions, ConditionType.STALLED)
     return before is None or before.reason != result.reason

@@ -26,7 +26,8 @@ from finetune_api.kinds.finetunejob.spec import (
     RowsWithoutTarget,
     SpecialTokensInText,
 )
-from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey, build_message
+from finetune_api.kinds.finetunejob.status import MAX_WARNINGS, DataStatus, MemoryStatus, ResolvedKey
+from finetune_api.kinds.status_fields import build_message
 from finetune_api.run import RunConfig, Stage, TerminationMessage
 from finetune_trainer import signals, storage, tasks
 from finetune_trainer.checkpoints import schedule

@@ -14,8 +14,8 @@ from finetune_api.kinds.finetunejob.status import (
     CheckpointStatus,
     EvaluationStatus,
     Metric,
-    build_message,
 )
+from finetune_api.kinds.status_fields import build_message
 from finetune_api.live import LiveProgress
 from finetune_trainer.telemetry import logs
 from finetune_trainer.telemetry.pace import Pace

@@ -15,7 +15,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from finetune_api import metrics, quantities
-from finetune_api.kinds.finetunejob.status import CheckpointStatus, parse_time
+from finetune_api.kinds.finetunejob.status import CheckpointStatus
+from finetune_api.kinds.status_fields import parse_time
 from finetune_api.metrics import Series, TrainerPhase
 from finetune_trainer.telemetry import live
 

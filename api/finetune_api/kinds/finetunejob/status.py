@@ -1,26 +1,20 @@
-"""What the operator reports: FineTuneJobStatus, condition types, reasons and the pure update of conditions.
+"""What the operator reports: FineTuneJobStatus, its condition types and reasons.
 
-Types and reasons are API: renaming one breaks users' alerts and `kubectl wait`. Nothing here reads a clock.
+Types and reasons are API: renaming one breaks users' alerts and `kubectl wait`. What every status has (conditions,
+attempts, times) lies one folder up.
 """
 
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from finetune_api import wording
+from finetune_api.kinds.attempts import MAX_ATTEMPTS, Attempt
 from finetune_api.kinds.object_model import Model
+from finetune_api.kinds.status_conditions import Condition
+from finetune_api.kinds.status_fields import Message, ReasonText, Time
 from finetune_api.quantities import BytesQuantity, Quantity
 
-MAX_MESSAGE_LENGTH = 1024
-"""Longest message kept in a condition, a failure or an Event; Events allow 1,024 characters."""
-MAX_ATTEMPT_MESSAGE_LENGTH = 256
-"""Of each attempt in the list: ten of them must leave the status small."""
-MAX_ATTEMPTS = 10
 MAX_METRICS = 32
 MAX_WARNINGS = 16
 MAX_CHECKPOINTS = 10
@@ -29,21 +23,6 @@ MAX_COUNT = 10**15
 MAX_CHECKPOINT_METRICS = 4
 """Of one checkpoint, and of one evaluation of a run in progress: the one that chooses, and what is read beside it."""
 
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
-
-
-def _check_time(text: str) -> str:
-    """Refuse what the API server would: a pod may have written it."""
-    if not _TIME.fullmatch(text):
-        raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z")
-    # Of the right form, and yet there may be no such day.
-    datetime.fromisoformat(text)
-    return text
-
-
-Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)]
-ReasonText = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")]
-Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_check_time)]
 Uri = Annotated[str, Field(max_length=1280)]
 Digest = Annotated[str, Field(max_length=80, pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 
@@ -79,12 +58,6 @@ class ConditionType(StrEnum):
     FINISHED = "Finished"
     """Either outcome: `kubectl wait` can't express OR."""
     TERMINATION_STUCK = "TerminationStuck"
-
-
-class ConditionStatus(StrEnum):
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
 
 
 class Reason(StrEnum):
@@ -145,23 +118,6 @@ class Milestone(StrEnum):
     FAILED = "Failed"
     NODE_UNREACHABLE = "NodeUnreachable"
     NOT_FINISHED = "NotFinished"
-
-
-class Condition(Model):
-    """As metav1.Condition (https://github.com/kubernetes/community, api-conventions.md, typical status properties)."""
-
-    type: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]+$")]
-    """type of the condition."""
-    status: ConditionStatus
-    """status: True, False or Unknown."""
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """observedGeneration of the spec this was decided for."""
-    last_transition_time: Time
-    """lastTransitionTime of the status."""
-    reason: ReasonText
-    """reason in one CamelCase word."""
-    message: Message = ""
-    """message with cause and remedy in one sentence each."""
 
 
 class Metric(Model):
@@ -226,40 +182,6 @@ class MemoryStatus(Model):
     """predictedPeak before training."""
     measured_peak: Quantity | None = None
     """measuredPeak of the training."""
-
-
-class JobRefusal(Model):
-    reason: ReasonText
-    """reason in one word; Pending where only time is missing."""
-    message: Message
-    """message: what the API server said."""
-
-
-class Attempt(Model):
-    number: Annotated[int, Field(ge=1)]
-    """number of the attempt within its stage."""
-    stage: Annotated[str, Field(max_length=16)]
-    """stage: prepare or train."""
-    job: Annotated[str, Field(max_length=63)]
-    """job is the name of the child Job."""
-    job_uid: Annotated[str, Field(max_length=64)] | None = None
-    """jobUID once the Job was seen."""
-    start_time: Time | None = None
-    """startTime of the first pod."""
-    end_time: Time | None = None
-    """endTime of the attempt."""
-    active_seconds: Annotated[int, Field(ge=0)] = 0
-    """activeSeconds with a running pod."""
-    resumed_from_step: Annotated[int, Field(ge=0)] | None = None
-    """resumedFromStep is the step that the attempt's last pod went on from; 0: it began anew."""
-    refusal: JobRefusal | None = None
-    """refusal of the API server to create the Job, until it was created."""
-    cause: ReasonText | None = None
-    """cause of the end."""
-    message: Annotated[str, Field(max_length=MAX_ATTEMPT_MESSAGE_LENGTH)] | None = None
-    """message: how it ended, where that was no success."""
-    counted: bool = False
-    """counted against backoffLimit."""
 
 
 class Progress(Model):
@@ -414,59 +336,3 @@ class FineTuneJobStatus(Model):
     """completionTime of the run."""
     pending_since: Time | None = None
     """pendingSince: no pod has run since then; cleared while one runs."""
-
-
-def build_time(moment: datetime) -> str:
-    """Write a moment as Kubernetes does: RFC 3339, UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_time(text: str) -> datetime:
-    """Read an RFC 3339 time.
-
-    Raises:
-        ValueError: the text is no RFC 3339 time.
-    """
-    return datetime.fromisoformat(text)
-
-
-def build_message(text: str) -> str:
-    """Cut a text to what conditions and Events may hold, marking the cut."""
-    return wording.cut(text, MAX_MESSAGE_LENGTH)
-
-
-def find_condition(conditions: Sequence[Condition], condition_type: ConditionType) -> Condition | None:
-    """Return the condition of that type, if there is one."""
-    return next((item for item in conditions if item.type == condition_type), None)
-
-
-def is_true(conditions: Sequence[Condition], condition_type: ConditionType) -> bool:
-    """Tell whether a condition is there and True."""
-    found = find_condition(conditions, condition_type)
-    return found is not None and found.status == ConditionStatus.TRUE
-
-
-def update_condition(
-    conditions: Sequence[Condition],
-    condition_type: ConditionType,
-    status: ConditionStatus,
-    reason: str,
-    message: str,
-    *,
-    generation: int,
-    now: datetime,
-) -> list[Condition]:
-    """Return the conditions with one of them set; `lastTransitionTime` moves only when its status does."""
-    old = find_condition(conditions, condition_type)
-    moved = old is None or old.status != status
-    new = Condition(
-        type=condition_type,
-        status=status,
-        observed_generation=generation,
-        last_transition_time=build_time(now) if moved or old is None else old.last_transition_time,
-        reason=str(reason),
-        message=build_message(message),
-    )
-    if old is None:
-        return [*conditions, new]
-    return [new if item is old else item for item in conditions]

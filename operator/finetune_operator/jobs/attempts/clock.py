@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_api import names
-from finetune_api.kinds.finetunejob import status
-from finetune_api.kinds.finetunejob.status import (
-    MAX_ATTEMPTS,
-    Attempt,
-    ConditionStatus,
-    ConditionType,
-    FineTuneJobStatus,
-)
+from finetune_api.kinds import status_conditions, status_fields
+from finetune_api.kinds.attempts import MAX_ATTEMPTS, Attempt
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus
+from finetune_api.kinds.status_conditions import ConditionStatus
 from finetune_api.run import Stage
 from finetune_operator.jobs.observe import ChildPod
 from finetune_operator.jobs.policies import deadlines
@@ -38,7 +34,7 @@ def end(
     """End the open attempt and add it to the sums of the run."""
     attempt = current.attempts[-1].model_copy(
         update={
-            "end_time": status.build_time(ended_at),
+            "end_time": status_fields.build_time(ended_at),
             "cause": cause,
             "counted": is_counted,
             "active_seconds": active_seconds,
@@ -55,10 +51,10 @@ def end(
 
 def find_running_since(current: FineTuneJobStatus) -> datetime | None:
     """Return since when a pod runs, as the status has it."""
-    running = status.find_condition(current.conditions, ConditionType.RUNNING)
+    running = status_conditions.find_condition(current.conditions, ConditionType.RUNNING)
     if running is None or running.status != ConditionStatus.TRUE:
         return None
-    return status.parse_time(running.last_transition_time)
+    return status_fields.parse_time(running.last_transition_time)
 
 
 def measure_active_seconds(
@@ -79,5 +75,5 @@ def measure_active_seconds(
 
 def compute_pending_seconds(current: FineTuneJobStatus, now: datetime) -> int:
     """Return for how long no pod has run."""
-    since = status.parse_time(current.pending_since) if current.pending_since else None
+    since = status_fields.parse_time(current.pending_since) if current.pending_since else None
     return deadlines.compute_elapsed_seconds(since, now)

@@ -6,17 +6,9 @@ A result counts only with its proof: the digest of what was committed to S3, as 
 from pydantic import ValidationError
 
 from finetune_api import artifacts, quantities, wording
-from finetune_api.kinds.finetunejob import status
-from finetune_api.kinds.finetunejob.status import (
-    MAX_ATTEMPT_MESSAGE_LENGTH,
-    Artifacts,
-    Attempt,
-    Failure,
-    FineTuneJobStatus,
-    MemoryStatus,
-    Milestone,
-    Reason,
-)
+from finetune_api.kinds import status_fields
+from finetune_api.kinds.attempts import MAX_ATTEMPT_MESSAGE_LENGTH, Attempt
+from finetune_api.kinds.finetunejob.status import Artifacts, Failure, FineTuneJobStatus, MemoryStatus, Milestone, Reason
 from finetune_api.run import Stage, TerminationMessage
 from finetune_operator.jobs import failures
 from finetune_operator.jobs.attempts import clock, limits, outcome
@@ -132,7 +124,7 @@ def _end(context: Context, cause: str, *, is_counted: bool, message: str = "") -
     since = clock.find_running_since(context.status)
     started = [pod.started_at for pod in pods if pod.started_at is not None]
     if attempt.start_time is None and started:
-        context.update_attempt(start_time=status.build_time(min(started)))
+        context.update_attempt(start_time=status_fields.build_time(min(started)))
     if attempt.job_uid is None and child is not None:
         context.update_attempt(job_uid=child.uid)
     # By the clock of the control plane, which may go ahead of ours: the pause after it must not grow by that.

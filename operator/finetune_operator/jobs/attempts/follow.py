@@ -3,9 +3,10 @@
 from datetime import datetime
 
 from finetune_api import exits
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
+from finetune_api.kinds.attempts import Attempt
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import Attempt, Milestone, Reason
+from finetune_api.kinds.finetunejob.status import Milestone, Reason
 from finetune_api.run import Stage
 from finetune_operator.jobs.attempts import clock, limits, outcome, waiting
 from finetune_operator.jobs.conditions import Result, State
@@ -50,14 +51,14 @@ def record_pods(context: Context) -> None:
     context.wait = waiting.describe_wait(child, pods, context.now, grace)
     if since is not None:
         context.update_attempt(active_seconds=clock.measure_active_seconds(attempt, since, pods, context.now))
-        context.update(pending_since=status.build_time(context.now))
+        context.update(pending_since=status_fields.build_time(context.now))
         _record_interruption(context, child)
         return
     # A pod that ran while nobody looked has ended the wait before it.
     ended = max((pod.finished_at for pod in pods if pod.finished_at is not None), default=None)
-    waiting_since = status.parse_time(context.status.pending_since) if context.status.pending_since else None
+    waiting_since = status_fields.parse_time(context.status.pending_since) if context.status.pending_since else None
     if ended is not None and waiting_since is not None and waiting_since < ended <= context.now:
-        context.update(pending_since=status.build_time(ended))
+        context.update(pending_since=status_fields.build_time(ended))
 
 
 def follow_attempt(context: Context, spec: FineTuneJobSpec, attempt: Attempt, child: ChildJob) -> Result:
@@ -76,7 +77,7 @@ def follow_attempt(context: Context, spec: FineTuneJobSpec, attempt: Attempt, ch
 
 def await_removal(context: Context, spec: FineTuneJobSpec) -> Result:
     """Wait for the pods of former attempts, as long as for any other pod."""
-    context.update(pending_since=context.status.pending_since or status.build_time(context.now))
+    context.update(pending_since=context.status.pending_since or status_fields.build_time(context.now))
     wait = limits.find_removal_wait(context, spec)
     text = "waiting until the pods of the former attempt are gone"
     stuck = context.find_stuck_pod()
@@ -95,7 +96,7 @@ def _record_running(context: Context, child: ChildJob, running: ChildPod, starte
     context.running_since = since or started_at
     context.update(pending_since=None)
     if context.status.attempts[-1].start_time is None:
-        context.update_attempt(start_time=status.build_time(started_at))
+        context.update_attempt(start_time=status_fields.build_time(started_at))
 
 
 def _record_replacement(context: Context, child: ChildJob, since: datetime, running: ChildPod) -> None:

@@ -5,8 +5,9 @@
 
 from collections.abc import Sequence
 
+from finetune_api.kinds.attempts import Attempt
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import Attempt, Reason
+from finetune_api.kinds.finetunejob.status import Reason
 from finetune_api.run import Stage
 from finetune_operator.jobs import failures
 from finetune_operator.jobs.attempts import clock

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from finetune_api import exits
 from finetune_api.exits import ExitCode
-from finetune_api.kinds.finetunejob.status import Attempt, Failure, Milestone, Reason
+from finetune_api.kinds.attempts import Attempt
+from finetune_api.kinds.finetunejob.status import Failure, Milestone, Reason
 from finetune_api.run import Stage, TerminationMessage
 from finetune_operator.jobs import failures
 from finetune_operator.jobs.observe import ChildJob, ChildPod

@@ -7,7 +7,7 @@ import ipaddress
 from datetime import timedelta
 
 from finetune_api import artifacts, group, live, run
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import CheckpointStatus, Metric, Progress
 from finetune_api.live import LiveProgress
 from finetune_api.run import Stage, TerminationMessage
@@ -97,7 +97,7 @@ def _take_over(context: Context, pod: ChildPod, told: LiveProgress | Termination
     if told.resumed_from_step is not None and progress.resumed_from_step is None:
         resumption.record_begin(context, pod, told.resumed_from_step, told.lost_steps)
         _update(context, resumed_from_step=told.resumed_from_step)
-    failure = status.build_message(logs.scrub_text(told.checkpoint_failure or ""))
+    failure = status_fields.build_message(logs.scrub_text(told.checkpoint_failure or ""))
     _update(context, checkpoint_failure=failure or None)
 
 
@@ -121,7 +121,7 @@ def _build_figures(context: Context, report: LiveProgress) -> dict[str, object]:
     figures: dict[str, object] = {
         "phase": report.phase,
         "estimated_remaining_seconds": left if is_estimate else None,
-        "estimated_completion_time": status.build_time(context.now + timedelta(seconds=left or 0))
+        "estimated_completion_time": status_fields.build_time(context.now + timedelta(seconds=left or 0))
         if is_estimate
         else None,
         "tokens_per_second": report.tokens_per_second,

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Milestone, Progress
 from finetune_api.run import Stage
 from finetune_operator.jobs.context import Context
@@ -76,7 +76,7 @@ def _measure_lost_seconds(context: Context, pod: ChildPod, step: int, seconds_be
     if saved is None:
         return seconds_before if step == 0 else 0
     ended_at = _find_earlier_end(context, pod)
-    return min(seconds_before, deadlines.compute_elapsed_seconds(status.parse_time(saved.time), ended_at))
+    return min(seconds_before, deadlines.compute_elapsed_seconds(status_fields.parse_time(saved.time), ended_at))
 
 
 def _find_earlier_end(context: Context, pod: ChildPod) -> datetime:
@@ -85,5 +85,5 @@ def _find_earlier_end(context: Context, pod: ChildPod) -> datetime:
     ends = [item.finished_at for item in others if item.finished_at is not None]
     former = context.status.attempts[:-1]
     if not ends and former and former[-1].end_time is not None:
-        ends = [status.parse_time(former[-1].end_time)]
+        ends = [status_fields.parse_time(former[-1].end_time)]
     return min([max(ends), pod.created_at] if ends else [pod.created_at])

@@ -7,9 +7,10 @@ attempt, so that the run stays stalled between two tries instead of flickering w
 import re
 
 from finetune_api import errors, quantities, run
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
+from finetune_api.kinds.attempts import Attempt, JobRefusal
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
-from finetune_api.kinds.finetunejob.status import Attempt, FineTuneJobStatus, JobRefusal, Milestone, Reason, ResolvedKey
+from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Milestone, Reason, ResolvedKey
 from finetune_api.run import JobIdentity, PreparedReference, Stage
 from finetune_operator.jobs import failures
 from finetune_operator.jobs.attempts import clock, limits, refusals
@@ -27,7 +28,7 @@ def start_attempt(context: Context, spec: FineTuneJobSpec) -> Result:
     is_new = context.attempt is None
     if is_new:
         context.status = clock.begin(context.status, stage, context.job.name, context.job.uid)
-        moment = status.build_time(context.now)
+        moment = status_fields.build_time(context.now)
         context.update(pending_since=moment, start_time=context.status.start_time or moment)
     attempt = context.status.attempts[-1]
     # The run digest names the image: an upgrade of the operator between two attempts must not change it.
@@ -82,7 +83,7 @@ def _record_refusal(context: Context, attempt: Attempt) -> Result | None:
             return failures.build_failed(Reason.CONFIG_ERROR, f"Job {attempt.job} is refused as invalid: {text}")
         reason = refusals.classify(latest.message)
         if attempt.refusal is None or attempt.refusal.reason != reason:
-            message = status.build_message(f"Job {attempt.job} can't be created: {text}")
+            message = status_fields.build_message(f"Job {attempt.job} can't be created: {text}")
             context.update_attempt(refusal=JobRefusal(reason=reason, message=message))
     refusal = context.status.attempts[-1].refusal
     if refusal is None:

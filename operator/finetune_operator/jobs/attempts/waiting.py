@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from finetune_api.kinds.finetunejob import status
+from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import Milestone, Reason
 from finetune_operator.jobs.attempts import refusals
 from finetune_operator.jobs.observe import ChildJob, ChildPod
@@ -90,7 +90,7 @@ def _describe_unscheduled(pod: ChildPod, now: datetime, grace_seconds: int) -> W
     is_stalled = now >= stalls_at
     return Wait(
         Reason.UNSCHEDULABLE,
-        f"pod {pod.name} fits on no node since {status.build_time(since)}: {pod.unschedulable}",
+        f"pod {pod.name} fits on no node since {status_fields.build_time(since)}: {pod.unschedulable}",
         is_stalled=is_stalled,
         is_queued=True,
         stalls_at=None if is_stalled else stalls_at,
