@@ -38,9 +38,15 @@ def derive_reason(conditions: Sequence[Condition]) -> str | None:
 
 
 def derive_metric(current: FineTuneJobStatus) -> str | None:
-    """Write the figure of the tuned model that chose the checkpoint; None before there is one."""
+    """Write the figure of the tuned model that chose the weights; of the best so far while it trains, else None."""
     tuned = current.metrics.tuned if current.metrics is not None else []
     wanted = current.resolved.get(ResolvedKey.BEST_METRIC, "")
     named = [item for item in tuned if item.name == wanted] or tuned[:1]
+    if not tuned and current.progress is not None and current.progress.last_evaluation is not None:
+        # While it trains: of the best evaluation so far, of which the figure that chooses comes first.
+        evaluation = current.progress.last_evaluation
+        named = evaluation.metrics[:1] if evaluation.is_best else []
+        if not named:
+            return current.metric
     best = [item for split in _PREFERRED_SPLITS for item in named if item.split == split] or named
     return f"{best[0].name}={best[0].value}" if best else None

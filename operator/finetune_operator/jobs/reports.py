@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from finetune_api import wording
 from finetune_api.artifacts import RunLayout
-from finetune_api.kinds.finetunejob.status import CheckpointStatus, Progress
+from finetune_api.kinds.finetunejob.status import CheckpointStatus, Metric, Progress
 from finetune_api.live import LiveProgress
+from finetune_operator.runtime import logs
 
 PERCENT_STEP = 5
 """A status is written for so much more progress (a choice): twenty writes in a run, however long."""
@@ -42,6 +44,20 @@ def parse_report(body: bytes, layout: RunLayout) -> LiveProgress | None:
 def are_inside(checkpoints: Sequence[CheckpointStatus], layout: RunLayout) -> bool:
     """Tell whether all checkpoints lie in the run's own folder."""
     return all(layout.is_inside(item.uri) for item in checkpoints)
+
+
+def scrub_metrics(metrics: Sequence[Metric]) -> list[Metric]:
+    """Make names and values that a pod wrote fit to be shown."""
+    return [
+        item.model_copy(
+            update={
+                "name": wording.cut(logs.scrub_text(item.name), 63),
+                "value": wording.cut(logs.scrub_text(item.value), 64),
+                "split": wording.cut(logs.scrub_text(item.split), 16) if item.split is not None else None,
+            }
+        )
+        for item in metrics
+    ]
 
 
 def is_news(known: Known, report: LiveProgress) -> bool:

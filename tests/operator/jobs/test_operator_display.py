@@ -56,6 +56,19 @@ def test_the_reason_is_the_one_that_helps(make: Any, want: str) -> None:
     assert make().status["reason"] == want
 
 
+def test_while_it_trains_the_metric_is_that_of_the_best_evaluation_so_far() -> None:
+    cluster = to_train()
+    objects.start_pod(cluster.add_pod(25), 25)
+    cluster.step(30)
+    seen = []
+    for step, value, is_best in ((50, "0.81", True), (100, "0.79", False), (150, "0.84", True)):
+        metrics = [{"name": "f1", "value": value}, {"name": "loss", "value": "0.5"}]
+        evaluation = {"step": step, "metrics": metrics, "isBest": is_best}
+        cluster.tell(cluster.pods[-1], 30 + step, stage="train", lastEvaluation=evaluation)
+        seen.append(cluster.status["metric"])
+    assert seen == ["f1=0.81", "f1=0.81", "f1=0.84"]
+
+
 def _measure(*figures: tuple[str, str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": value, "split": split} for name, value, split in figures]
 

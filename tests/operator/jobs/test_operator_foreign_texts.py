@@ -101,6 +101,36 @@ def test_a_pod_that_was_replaced_is_none_either() -> None:
     _check(plan.status, [event.message for event in plan.events])
 
 
+NAME = "first\n\x1b[31msecond\u202e"
+EVIL_METRICS = [{"name": NAME, "value": NAME, "split": "\x1b[31m"}]
+
+
+def test_nor_are_the_figures_of_a_pod_that_runs() -> None:
+    cluster = to_train()
+    objects.start_pod(cluster.add_pod(25), 25)
+    cluster.step(30)
+    saved = objects.make_checkpoint(10, metrics=EVIL_METRICS)
+    evaluation = {"step": 10, "metrics": EVIL_METRICS, "isBest": True}
+    plan = cluster.tell(
+        cluster.pods[-1], 40, checkpoints=[saved], lastEvaluation=evaluation, checkpointFailure=EVIL, stage="train"
+    )
+    assert "second" in str(plan.status["checkpoints"])
+    assert "second" in plan.status["metric"]
+    _check(plan.status, [event.message for event in plan.events])
+
+
+def test_nor_those_of_one_that_has_succeeded() -> None:
+    cluster = to_train()
+    cluster.step(21)
+    text = build_message(
+        "train", 1, manifestSHA256=objects.MANIFEST_SHA256, metrics={"tuned": EVIL_METRICS, "base": EVIL_METRICS}
+    )
+    cluster.end(0, 60, text)
+    plan = cluster.step(60)
+    assert "second" in str(plan.status["metrics"])
+    _check(plan.status, [event.message for event in plan.events])
+
+
 def _check(*shown: object) -> None:
     for text in _list_texts(list(shown)):
         assert text.isprintable(), repr(text)

@@ -4,6 +4,7 @@ Runs in a thread of rank 0. Nothing that is asked here can stop a run: few conne
 read, and all that can be changed is the wish for a checkpoint, which needs the pod's uid and comes true once.
 """
 
+import contextlib
 import hmac
 import logging
 import os
@@ -53,7 +54,9 @@ def start(stage: Stage, port: int | None = None, state: LiveState = STATE) -> in
 def _listen(port: int) -> socket.socket:
     """Listen at every address of the pod, IPv4 and IPv6."""
     if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        # The system may know IPv6 and yet have no address for it.
+        with contextlib.suppress(OSError):
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
 
 

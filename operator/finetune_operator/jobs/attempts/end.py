@@ -10,7 +10,7 @@ from finetune_api.kinds import status_fields
 from finetune_api.kinds.attempts import MAX_ATTEMPT_MESSAGE_LENGTH, Attempt
 from finetune_api.kinds.finetunejob.status import Artifacts, Failure, FineTuneJobStatus, MemoryStatus, Milestone, Reason
 from finetune_api.run import Stage, TerminationMessage
-from finetune_operator.jobs import failures
+from finetune_operator.jobs import failures, reports
 from finetune_operator.jobs.attempts import clock, limits, outcome
 from finetune_operator.jobs.attempts.outcome import End, Outcome
 from finetune_operator.jobs.conditions import Result, State
@@ -178,7 +178,13 @@ def _read_message(context: Context, message: TerminationMessage) -> dict[str, ob
     is_kept = context.spec is not None and context.spec.run_policy.checkpoint.keep_after_success
     # What was cut from a long message: after a success they are deleted.
     left: dict[str, object] = {} if is_kept or message.checkpoints is not None else {"checkpoints": []}
-    return changes | {"artifacts": found, "metrics": message.metrics, **left}
+    metrics = message.metrics and message.metrics.model_copy(
+        update={
+            "base": reports.scrub_metrics(message.metrics.base),
+            "tuned": reports.scrub_metrics(message.metrics.tuned),
+        }
+    )
+    return changes | {"artifacts": found, "metrics": metrics, **left}
 
 
 def _accept_trained(context: Context, message: TerminationMessage) -> Result:

@@ -111,7 +111,8 @@ def _begin_pod(context: Context, pod: ChildPod) -> None:
 
 
 def _sort_checkpoints(checkpoints: list[CheckpointStatus]) -> list[CheckpointStatus]:
-    return sorted(checkpoints, key=lambda item: (item.step, item.attempt), reverse=True)
+    shown = [item.model_copy(update={"metrics": reports.scrub_metrics(item.metrics)}) for item in checkpoints]
+    return sorted(shown, key=lambda item: (item.step, item.attempt), reverse=True)
 
 
 def _build_figures(context: Context, report: LiveProgress) -> dict[str, object]:
@@ -133,7 +134,8 @@ def _build_figures(context: Context, report: LiveProgress) -> dict[str, object]:
     if report.total_steps is not None:
         figures["total_steps"] = report.total_steps
     if report.last_evaluation is not None:
-        figures["last_evaluation"] = report.last_evaluation
+        metrics = reports.scrub_metrics(report.last_evaluation.metrics)
+        figures["last_evaluation"] = report.last_evaluation.model_copy(update={"metrics": metrics})
     return figures
 
 

@@ -23,7 +23,9 @@ def record_begin(context: Context, pod: ChildPod, step: int, told_lost_steps: in
         return
     progress = context.status.progress or Progress()
     lost_steps = max(told_lost_steps or 0, progress.step - step, 0)
-    lost_seconds = _measure_lost_seconds(context, pod, step, seconds_before)
+    # Where it is known that no step is lost, the pod before saved what it had when it was told to end.
+    is_whole = not lost_steps and progress.step > 0
+    lost_seconds = 0 if is_whole else _measure_lost_seconds(context, pod, step, seconds_before)
     context.update_attempt(resumed_from_step=step)
     context.update(
         lost_steps=context.status.lost_steps + lost_steps, lost_seconds=context.status.lost_seconds + lost_seconds

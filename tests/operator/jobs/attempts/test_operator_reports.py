@@ -289,7 +289,7 @@ def test_a_pod_that_saved_before_it_ended_loses_nothing() -> None:
     assert [item["step"] for item in cluster.status["checkpoints"]] == [131]
     [event] = cluster.tell(_last_pod(cluster), 150, **REPORT | {"step": 131}, resumedFromStep=131).events
     assert event.message == "attempt 1 goes on from step 131; no step is lost"
-    assert cluster.status.get("lostSteps", 0) == 0
+    assert (cluster.status["lostSteps"], cluster.status["lostSeconds"]) == (0, 0)
 
 
 def test_a_run_without_a_usable_checkpoint_begins_anew() -> None:
