@@ -280,7 +280,7 @@ class FineTuneJobStatus(Model):
     reason: ReasonText | None = None
     """reason for display: of the failure or of what the run waits for, else where it stands."""
     metric: Annotated[str, Field(max_length=128)] | None = None
-    """metric for display, as name=value: the one that chooses the weights, of the best evaluation so far or at the end."""
+    """metric for display, as name=value: the one that chooses the weights, of the best evaluation or the end."""
     conditions: Annotated[
         list[Condition],
         Field(
