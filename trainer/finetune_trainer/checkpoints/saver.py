@@ -14,7 +14,8 @@ from pathlib import Path
 
 from finetune_api.artifacts import CheckpointManifest, CheckpointPlace
 from finetune_api.errors import FineTuneError
-from finetune_api.kinds.finetunejob.status import CheckpointStatus, build_time
+from finetune_api.kinds.finetunejob.status import CheckpointStatus
+from finetune_api.kinds.status_fields import build_time
 from finetune_trainer.checkpoints import schedule, state
 from finetune_trainer.checkpoints import snapshot as snapshots
 from finetune_trainer.checkpoints.archive import Archive, Identity
