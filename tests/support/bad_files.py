@@ -11,10 +11,12 @@ import io
 import json
 import lzma
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import pyarrow
@@ -218,7 +220,23 @@ BAD_FILES = (
     BadFile("UTF-16 the other way round", {"train/train.jsonl": write_jsonl().decode().encode("utf-16-be")}, ("begins like UTF-16BE",), "save the file in UTF-8", recode("utf-16-be")),
     BadFile("UTF-32", {"train/train.jsonl": write_jsonl().decode().encode("utf-32")}, ("begins like UTF-32",), "save the file in UTF-8", recode("utf-32")),
     BadFile("lines that end as on old Macintoshes", {"train/train.csv": write_csv(line_end="\r")}, ("must end its lines with \\n or \\r\\n; they end with \\r alone",), "line ends of Unix or Windows", edit(b"\r", b"\n")),
+    BadFile("rows in Shift-JIS", {"train/train.csv": write_csv([row | {"text": f"カードを失くしました {n}"} for n, row in enumerate(ROWS)]).decode().encode("shift_jis")}, ("train.csv line 2: must be UTF-8; byte 1 is not;",), "save the file in UTF-8", recode("shift_jis")),
+    BadFile("zeros within a line", {"train/train.csv": write_csv().replace(b"stolen", b"sto\0len", 1)}, ("train.csv line 2: must not hold zeros (NUL)",), "write the file again", GOOD_CSV),
+    BadFile("zeros at the end", {"train/train.csv": write_csv() + bytes(4096)}, ("train.csv line 62: must not hold zeros (NUL)",), "zeros stand where it was cut off", GOOD_CSV),
+    BadFile("a zero spelled in JSON", {"train/train.jsonl": write_jsonl(change(3, text="a\0b"))}, ("train.jsonl line 4: text must not hold zeros (NUL); character 2 is one",), "correct the rows", GOOD_JSONL),
+    # Compressed twice, or in part.
+    BadFile("gzip of gzip", {"train/train.csv.gz": gzip.compress(gzip.compress(write_csv()))}, ("train.csv.gz must hold text; it begins like gzip",), "unpack it once: it is compressed twice", to("train/train.csv.gz", gzip.compress(write_csv()))),
+    BadFile("gzip of zstandard", {"train/train.csv.gz": gzip.compress(zstandard.compress(write_csv()))}, ("it begins like zstandard",), "unpack it once", to("train/train.csv.zst", zstandard.compress(write_csv()))),
+    BadFile("gzip of gzip by its name", {"train/train.csv.gz.gz": gzip.compress(gzip.compress(write_csv()))}, ("train.csv.gz.gz",), "unpack them once: they are compressed twice", to("train/train.csv.gz", gzip.compress(write_csv()))),
+    BadFile("gzip of parquet named .csv.gz", {"train/train.csv.gz": gzip.compress(write_parquet())}, ("it begins like a parquet file",), "unpack it and upload the .parquet file as it is", to("train/train.parquet", write_parquet())),
+    BadFile("zstandard that ends early", {"train/train.jsonl.zst": zstandard.compress(write_jsonl())[:-30]}, ("train.jsonl.zst: Truncated compressed stream",), "upload the file again, whole", to("train/train.jsonl.zst", zstandard.compress(write_jsonl()))),
+    BadFile("gzip with another checksum", {"train/train.jsonl.gz": gzip.compress(write_jsonl())[:-8] + bytes(8)}, ("incorrect data check",), "upload the file again, whole", to("train/train.jsonl.gz", gzip.compress(write_jsonl()))),
     # Headers and separators.
+    BadFile("a comment above the header", {"train/train.csv": b"# exported in 2024\n" + write_csv()}, ("train.csv line 1: must be the header", "it is \"# exported in 2024\" alone, and the next row has 2 fields"), "remove what stands above the header", GOOD_CSV),
+    BadFile("a title above the header", {"train/train.csv": b"Export of tickets,\n" + write_csv()}, ("it is \"Export of tickets\" alone",), "remove what stands above the header", GOOD_CSV),
+    BadFile("another separator", {"train/train.csv": write_csv(separator="^")}, ("train.csv must be separated by commas, semicolons, tabs or vertical bars; its fields seem to be by '^'",), "write the file with one of those", GOOD_CSV),
+    BadFile("columns of a fixed width", {"train/train.csv": "".join(f"{re.sub('[,;]', '', row['text']):<60}{row['label']}\n" for row in [{"text": "text", "label": "label"}, *ROWS]).encode()}, ("train.csv must have columns for text, label",), "separated by commas, semicolons, tabs or vertical bars", GOOD_CSV),
+    BadFile("single quotes", {"train/train.csv": b"text,label\n" + "".join(f"'{row['text']}','{row['label']}'\n" for row in change(0, text="one, two")).encode()}, ("train.csv line 2: must have 2 fields as the header has, not 3; quotes must be double quotes (\"), not '",), "correct the rows", GOOD_CSV),
     BadFile("no header", {"train/train.csv": write_csv(with_header=False)}, ("train.csv line 1: must be a header", "it looks like a row: \"My card was stolen, number 0.", "lost_card"), "names the columns, such as text,label", to("train/train.csv", b"text,label\n" + write_csv(with_header=False))),
     BadFile("no header, separated by tabs", {"train/train.tsv": write_csv(separator="\t", with_header=False)}, ("train.tsv line 1: must be a header",), "names the columns, such as text,label", to("train/train.tsv", b"text\tlabel\n" + write_csv(separator="\t", with_header=False))),
     BadFile("no header, numbers first", {"train/train.csv": write_csv([{"id": n, **row} for n, row in enumerate(ROWS)], with_header=False)}, ("must be a header", "it looks like a row: 0"), "names the columns", to("train/train.csv", write_csv())),
@@ -246,18 +264,26 @@ BAD_FILES = (
     BadFile("a table split into columns and data", {"train/train.json": json.dumps({"columns": ["text", "label"], "index": [0], "data": [["a", "b"]]}).encode()}, ("must hold rows; it holds columns (columns, index, data)",), 'orient="records", lines=True', GOOD_JSONL),
     BadFile("the splits in one document", {"train/data.json": json.dumps({"train": ROWS[:50], "test": ROWS[50:]}).encode()}, ("data.json must hold one list of rows; it has several: train, test",), "write each list into a file of its own", lambda _: {"train/train.json": json.dumps(ROWS[:50]).encode(), "test/test.json": json.dumps(ROWS[50:]).encode()}),
     BadFile("a broken line", {"train/train.jsonl": b"".join([*LINES[:16], b'{"text": "x", "label": \n', *LINES[17:]])}, ("train.jsonl line 17: must be one JSON object; Expecting value at column 23",), "correct the rows", GOOD_JSONL),
+    BadFile("a comma behind the last field", {"train/train.jsonl": write_jsonl().replace(b'"}', b'",}', 1)}, ("train.jsonl line 1: must be one JSON object", "(no comma must stand before it)"), "correct the rows", GOOD_JSONL),
+    BadFile("a comment above lines of JSON", {"train/train.jsonl": b"// rows\n" + write_jsonl()}, ("train.jsonl line 1: must be one JSON object", "(JSON has no comments; remove the line)"), "correct the rows", GOOD_JSONL),
+    BadFile("a comment above a list", {"train/train.json": b"/* rows */\n" + json.dumps(ROWS).encode()}, ("train.json line 1: must be JSON; a comment at column 1",), "remove it: JSON has none", to("train/train.json", json.dumps(ROWS).encode())),
     BadFile("NaN for a text", {"train/train.jsonl": b'{"text": NaN, "label": "lost_card"}\n' + write_jsonl()}, ("train.jsonl line 1: text must be a text, not NaN",), "correct the rows", GOOD_JSONL),
     BadFile("NaN for a label", {"train/train.jsonl": b'{"text": "x", "label": NaN}\n' + write_jsonl()}, ("train.jsonl line 1: label (NaN) must be a text or a whole number",), "write each class as a word", GOOD_JSONL),
     BadFile("null for a label", {"train/train.jsonl": write_jsonl(change(3, label=None))}, ("train.jsonl line 4: label is missing",), "correct the rows", GOOD_JSONL),
     BadFile("a list of labels", {"train/train.jsonl": write_jsonl(change(3, label=["lost_card"]))}, ("train.jsonl line 4: label must be a text or a whole number, not list",), "correct the rows", GOOD_JSONL),
     BadFile("ratings in JSON", {"train/train.jsonl": write_jsonl([row | {"label": n % 4 / 2} for n, row in enumerate(ROWS)])}, ("train.jsonl line 2: label (0.5) must be a text or a whole number",), "round such labels, or write each class as a word", to("train/train.jsonl", write_jsonl([row | {"label": f"rated {n % 4 / 2}"} for n, row in enumerate(ROWS)]))),
     BadFile("ratings in CSV", {"train/train.csv": write_csv([row | {"label": n % 4 / 2} for n, row in enumerate(ROWS)])}, ("train.csv line 3: label (0.5) must be a text or a whole number",), "round such labels, or write each class as a word", to("train/train.csv", write_csv([row | {"label": f"rated {n % 4 / 2}"} for n, row in enumerate(ROWS)]))),
+    BadFile("ratings with a decimal comma", {"train/train.csv": write_csv([row | {"label": f"{n % 3},5"} for n, row in enumerate(ROWS)], separator=";")}, ("train.csv line 2: label (0,5) must be a text or a whole number",), "round such labels, or write each class as a word", GOOD_CSV),
     BadFile("an empty text", {"train/train.jsonl": write_jsonl(change(5, text="  \n"))}, ("train.jsonl line 6: text must not be empty",), "correct the rows", GOOD_JSONL),
     BadFile("half of a surrogate pair", {"train/train.jsonl": b'{"text": "a \\ud83d", "label": "lost_card"}\n' + write_jsonl()}, ("text must be valid Unicode; character 3 is half of a pair",), "correct the rows", GOOD_JSONL),
     # Parquet.
     BadFile("parquet cut short", {"train/train.parquet": write_parquet()[:-8]}, ("train.parquet must be a whole parquet file",), "upload the file again", to("train/train.parquet", write_parquet())),
     BadFile("compressed parquet", {"train/train.parquet.gz": gzip.compress(write_parquet())}, ("must not be compressed from outside",), "upload the .parquet file as it is", to("train/train.parquet", write_parquet())),
     BadFile("time stamps for texts", {"train/train.parquet": write_parquet(pyarrow.table({"text": pyarrow.array(range(60), pyarrow.timestamp("s")), "label": ["a", "b"] * 30}))}, ("train.parquet row 1: text must be a text, not datetime",), "correct the rows", to("train/train.parquet", write_parquet())),
+    BadFile("decimals that are not whole", {"train/train.parquet": write_parquet(pyarrow.table({"text": [row["text"] for row in ROWS], "label": pyarrow.array([Decimal(n % 3) / 2 for n in range(60)], pyarrow.decimal128(5, 2))}))}, ("train.parquet row 2: label (0.50) must be a text or a whole number",), "round such labels", to("train/train.parquet", write_parquet())),
+    BadFile("dates for labels", {"train/train.parquet": write_parquet(pyarrow.table({"text": [row["text"] for row in ROWS], "label": pyarrow.array(range(60), pyarrow.date32())}))}, ("train.parquet row 1: label must be a text or a whole number, not date",), "correct the rows", to("train/train.parquet", write_parquet())),
+    BadFile("a time stamp after the year 9999", {"train/train.parquet": write_parquet(pyarrow.table({"text": [row["text"] for row in ROWS], "label": [row["label"] for row in ROWS], "when": pyarrow.array([2**62] * 60, pyarrow.timestamp("us"))}))}, ("train.parquet rows 1 to 60: column when must hold texts in UTF-8 and values Python can hold",), "or leave the column out", to("train/train.parquet", write_parquet())),
+    BadFile("parquet without a row", {"train/train.parquet": write_parquet(pyarrow.table({"text": pyarrow.array([], pyarrow.string()), "label": pyarrow.array([], pyarrow.string())}))}, ("train.parquet must have at least one row; it is empty",), "give a file with rows", to("train/train.parquet", write_parquet())),
     BadFile("bytes for texts", {"train/train.parquet": write_parquet(pyarrow.table({"text": [row["text"].encode() for row in ROWS], "label": [row["label"] for row in ROWS]}))}, ("train.parquet row 1: text must be a text, not bytes",), "correct the rows", to("train/train.parquet", write_parquet())),
     BadFile("a structure for a text", {"train/train.parquet": write_parquet([row | {"text": {"en": row["text"]}} for row in ROWS])}, ("train.parquet row 1: text must be a text, not dict",), "correct the rows", to("train/train.parquet", write_parquet())),
     BadFile("a column twice in parquet", {"train/train.parquet": write_parquet(pyarrow.table([pyarrow.array(["a", "b"])] * 2, names=["text", "text"]))}, ("must name each column once; text stands there more than once",), "rename or remove one of them", to("train/train.parquet", write_parquet())),
@@ -284,6 +310,17 @@ ODD_FILES = (
     OddFile("vertical bars in .csv", {"train/train.csv": write_csv(separator="|")}, ("is separated by vertical bars",)),
     OddFile("commas in .tsv", {"train/train.tsv": write_csv()}, ("train.tsv is separated by commas, not by tabs",)),
     OddFile("Excel's line for the separator", {"train/train.csv": b"\xef\xbb\xbfsep=;\r\n" + write_csv(separator=";", line_end="\r\n")}, ("is separated by semicolons",)),
+    OddFile("Excel's line for another separator than there is", {"train/train.csv": b"sep=;\r\n" + write_csv(line_end="\r\n")}),
+    OddFile("a mark of UTF-8 before each part of a file", {"train/train.csv": b"\xef\xbb\xbf" + write_csv(ROWS[:30]) + b"\xef\xbb\xbf" + write_csv(ROWS[30:])}, ("train.csv: lines begin with a mark of UTF-8, as in files put together; left out", "train.csv: 1 lines repeat the header")),
+    OddFile("a mark of UTF-8 within lines of JSON", {"train/train.jsonl": write_jsonl(ROWS[:30]) + b"\xef\xbb\xbf" + write_jsonl(ROWS[30:])}, ("train.jsonl: lines begin with a mark of UTF-8",)),
+    OddFile("two marks of UTF-8", {"train/train.csv": b"\xef\xbb\xbf\xef\xbb\xbf" + write_csv()}),
+    OddFile("blanks that nobody sees around names", {"train/train.csv": write_csv().replace(b"text,label", "\u200btext\u00a0,\ufefflabel".encode(), 1)}),
+    OddFile("a column with the name of another in capitals", {"train/train.csv": write_csv(with_column("Label", 7))}, ("columns label, Label differ in case only: the first is read as label",)),
+    OddFile("a table of Markdown", {"train/train.csv": ("| text | label |\n|---|:-:|\n" + "".join(f"| {row['text']} | {row['label']} |\n" for row in ROWS)).encode()}, ("is separated by vertical bars", "the line of dashes below the header, as in tables of Markdown, is left out")),
+    OddFile("gzip of several parts", {"train/train.jsonl.gz": gzip.compress(write_jsonl(ROWS[:30])) + gzip.compress(write_jsonl(ROWS[30:]))}),
+    OddFile("zstandard of several parts", {"train/train.jsonl.zst": zstandard.compress(write_jsonl(ROWS[:30])) + zstandard.compress(write_jsonl(ROWS[30:]))}),
+    OddFile("texts as views", {"train/train.parquet": write_parquet(pyarrow.table({"text": pyarrow.array([row["text"] for row in ROWS], pyarrow.string_view()), "label": [row["label"] for row in ROWS]}))}),
+    OddFile("whole decimals", {"train/train.parquet": write_parquet(pyarrow.table({"text": [row["text"] for row in ROWS], "label": pyarrow.array([Decimal(n % 3) for n in range(60)], pyarrow.decimal128(5, 0))}))}),
     OddFile("a mark of UTF-8 before a header", {"train/train.csv": b"\xef\xbb\xbf" + write_csv(line_end="\r\n")}),
     OddFile("a mark of UTF-8 before lines", {"train/train.jsonl": b"\xef\xbb\xbf" + write_jsonl()}),
     OddFile("a mark of UTF-8 before a list", {"train/train.json": b"\xef\xbb\xbf" + json.dumps(ROWS).encode()}),

@@ -129,8 +129,8 @@ BAD_FILES = [
     pytest.param("t.parquet", lambda: write_parquet(ROWS)[:-8], "t.parquet must be a whole parquet file", id="parquet cut short"),
     pytest.param("t.parquet.gz", lambda: gzip.compress(write_parquet(ROWS)), "t.parquet.gz must not be compressed from outside", id="compressed parquet"),
     pytest.param("t.parquet", lambda: write_parquet([{"text": "x" * (2**20 + 1)}]), "t.parquet row 1: must have at most 1048576 bytes", id="a parquet row of 1 MB"),
-    pytest.param("t.parquet", write_latin_parquet, "t.parquet rows 1 to 1 must hold texts in UTF-8", id="parquet in another encoding"),
-    pytest.param("t.parquet", write_far_future_parquet, "t.parquet rows 1 to 1 must hold texts in UTF-8 and values Python can hold", id="a date Python can't hold"),
+    pytest.param("t.parquet", write_latin_parquet, "t.parquet rows 1 to 1: column text must hold texts in UTF-8", id="parquet in another encoding"),
+    pytest.param("t.parquet", write_far_future_parquet, "t.parquet rows 1 to 1: column text must hold texts in UTF-8 and values Python can hold", id="a date Python can't hold"),
 ]  # fmt: skip
 
 

@@ -55,9 +55,14 @@ def find_columns(
         if set(chosen) <= shape.roles and (columns := _match_shape(found, chosen, shape)) is not None:
             return columns
     wanted = " or ".join(", ".join(shape.required) for shape in shapes if not shape.is_only_detected)
+    # No name helps where there are fewer columns than roles.
+    is_short = len(found) < min(len(shape.required) for shape in shapes)
     raise DataError(
         f"{source} must have columns for {wanted}; it has {wording.show_names(found)}",
-        "name the columns in spec.data[0].columns.",
+        "give each a column of its own: in CSV separated by commas, semicolons, tabs or vertical bars, and named in the"
+        " first line."
+        if is_short
+        else "name the columns in spec.data[0].columns.",
     )
 
 
@@ -86,7 +91,12 @@ def check_header(found: Sequence[str], rows: Iterable[Mapping[str, object]], sou
     seen = list(rows)
     for name in found:
         is_value = any(row.get(name) == name for row in seen)
-        if is_value or _NUMBER.fullmatch(name) or len(name) > _LONG_NAME or name.rstrip().endswith((".", "?", "!")):
+        if (
+            is_value
+            or _NUMBER.fullmatch(name)
+            or len(" ".join(name.split())) > _LONG_NAME
+            or name.rstrip().endswith((".", "?", "!"))
+        ):
             raise DataError(
                 f"{source} line 1: must be a header with the names of the columns; it looks like a row:"
                 f" {wording.show_names(found)}",
@@ -113,6 +123,16 @@ def check_same(found: Sequence[str], columns: Mapping[str, str], optional: set[s
             f"{file} must have {first}'s columns {wanted}; it has {wording.show_names(found)}",
             f"rename the columns in {file}: training, validation and test files of spec.data[0] have the same.",
         )
+
+
+def describe_twins(found: Sequence[str], columns: Mapping[str, str]) -> list[str]:
+    """Say which columns that were not chosen have the name of a chosen one in another case."""
+    return [
+        f"columns {wording.show_names([taken, name])} differ in case only: the first is read as {role}"
+        for role, taken in columns.items()
+        for name in found
+        if name != taken and name.lower() == taken.lower()
+    ]
 
 
 def find_unused(columns: Mapping[str, str], rows: Iterable[Mapping[str, object]]) -> list[str]:

@@ -26,7 +26,7 @@ MAX_LABEL_CHARACTERS = 256
 """Longest label (a choice): a longer one is a text."""
 
 _WHOLE = re.compile(r"([-+]?\d+)\.0+")
-_FRACTION = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
+_FRACTION = re.compile(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?")
 _MISSING = frozenset({"nan", "null", "none", "n/a", "na", "<na>", "#n/a", "nil", "undefined", "-", "?"})
 _MANY_LABELS = 0.5
 """Share of labels to rows above which a column is probably no column of labels (a choice)."""

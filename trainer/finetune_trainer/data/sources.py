@@ -133,6 +133,8 @@ def open_source(
             roles_of.check_same(found, columns, optional, file.name, first)
         else:
             columns.update(_find_columns(found, chosen, task, file.name, rows))
+            for note in [] if chosen else roles_of.describe_twins(found, columns):
+                findings.note(note)
         # Later files are watched for columns that would have had a role.
         known.update(known or found)
         unused.extend(name for name in roles_of.find_unused(columns, rows) if name not in unused)

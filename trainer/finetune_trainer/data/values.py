@@ -32,6 +32,8 @@ def check_text(value: object) -> str | None:
         return f"must be a text, not {name_kind(value)}"
     if not value.strip():
         return "must not be empty"
+    if "\0" in value:
+        return f"must not hold zeros (NUL); character {value.index(chr(0)) + 1} is one"
     try:
         value.encode()
     except UnicodeEncodeError as error:

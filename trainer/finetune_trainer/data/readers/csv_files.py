@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import re
+import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_ROW_BYTES, Rec
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SNIFFED_LINES = 50
 """Lines by which the separator is told (a choice)."""
+_OTHER_SEPARATORS = "^~\x01\x1f\u00a6\u00a7"
+"""What some programs put between fields, and no text has in each of its lines."""
+_OTHER_QUOTES = "'‘’‚“”„«»`"  # noqa: RUF001 - those that word processors put in the place of double quotes
+_BLANKS = f"{string.whitespace}\u00a0\u200b\u200e\u200f\u2060\ufeff"
+"""What is left out around the names of columns: also what nobody sees."""
+_RULE = re.compile(r"[\s:|]*-{3}[\s:|-]*")
 _EXCEL_SEPARATOR = re.compile(r"^\"?sep=(.)\"?\s*$", re.IGNORECASE)
 
 # Python's own limit of 128 KiB would refuse long documents; process-wide, there is no other way.
@@ -44,14 +51,43 @@ def _read(path: Path, name: str, findings: Findings, expected: str) -> Iterator[
         findings.raise_if_any()
     separator = None
     if first and (named := _EXCEL_SEPARATOR.match(first[0][1])):
-        separator = named.group(1)
+        expected_too = named.group(1)
         first = first[1:]
+        # Programs put their usual one there, whatever the rows have.
+        separator = _find_separator([line for _, line in first], expected_too)
     if separator is None:
         separator = _find_separator([line for _, line in first], expected)
+    _check_first_rows(first, name, separator)
     if separator != expected:
         found = _SEPARATORS.get(separator, repr(separator))
         findings.note(f"{name} is separated by {found}, not by {_SEPARATORS[expected]}; it is read so")
     yield from _read_rows(itertools.chain(first, lines), name, separator, findings)
+
+
+def _check_first_rows(lines: list[tuple[int, str]], name: str, separator: str) -> None:
+    """Check that the header isn't a title or a comment: one field above rows of several.
+
+    Raises:
+        DataError: it is.
+    """
+    try:
+        rows = list(itertools.islice(csv.reader((line for _, line in lines), delimiter=separator), 2))
+    except csv.Error:
+        return
+    counts = [sum(map(bool, map(str.strip, row))) for row in rows]
+    other = next((mark for mark in _OTHER_SEPARATORS if all(mark in line for _, line in lines)), None)
+    if counts and max(counts) > 0 and counts[0] == 1 and other is not None:
+        raise DataError(
+            f"{name} must be separated by commas, semicolons, tabs or vertical bars; its fields seem to be by"
+            f" {other!r}",
+            "write the file with one of those between the fields.",
+        )
+    if len(counts) == 2 and counts[0] == 1 < counts[1] and rows[0][0].strip():
+        raise DataError(
+            f"{name} line {lines[0][0]}: must be the header, with a name for each column; it is"
+            f" {wording.show_value(rows[0][0])} alone, and the next row has {counts[1]} fields",
+            "remove what stands above the header, or put one there that names the columns, such as text,label.",
+        )
 
 
 def _find_separator(lines: list[str], expected: str) -> str:
@@ -105,7 +141,8 @@ def _read_rows(lines: Iterable[tuple[int, str]], name: str, separator: str, find
     reader = csv.reader(feed, delimiter=separator, strict=True)
     header: list[str] | None = None
     raw: list[str] = []
-    num_repeated = 0
+    num_repeated = num_ruled = 0
+    has_rows = False
     while True:
         feed.begin_row()
         try:
@@ -113,6 +150,8 @@ def _read_rows(lines: Iterable[tuple[int, str]], name: str, separator: str, find
         except StopIteration:
             if num_repeated:
                 findings.note(f"{name}: {num_repeated} lines repeat the header, as in files put together; left out")
+            if num_ruled:
+                findings.note(f"{name}: the line of dashes below the header, as in tables of Markdown, is left out")
             return
         except csv.Error as error:
             findings.raise_if_any()
@@ -127,15 +166,21 @@ def _read_rows(lines: Iterable[tuple[int, str]], name: str, separator: str, find
             header, raw = _check_header(row, place), row
         elif row == raw:
             num_repeated += 1
+        elif not has_rows and _RULE.fullmatch("".join(row)):
+            num_ruled += 1
         elif len(row) != len(header):
-            findings.add(place, _describe_ragged(len(row), len(header), separator))
+            findings.add(place, _describe_ragged(row, len(header), separator))
         elif any(row):
+            has_rows = True
             yield Record(place, dict(zip(header, row, strict=True)))
 
 
-def _describe_ragged(num_found: int, num_wanted: int, separator: str) -> str:
-    reason = f"; quote fields that hold {_SEPARATORS.get(separator, repr(separator))}" if num_found > num_wanted else ""
-    return f"must have {num_wanted} fields as the header has, not {num_found}{reason}"
+def _describe_ragged(row: list[str], num_wanted: int, separator: str) -> str:
+    reason = f"; quote fields that hold {_SEPARATORS.get(separator, repr(separator))}" if len(row) > num_wanted else ""
+    quotes = {field.strip()[0] for field in row if field.strip()} & set(_OTHER_QUOTES)
+    if reason and quotes:
+        reason = f'; quotes must be double quotes ("), not {min(quotes)}'
+    return f"must have {num_wanted} fields as the header has, not {len(row)}{reason}"
 
 
 def _check_header(row: list[str], place: str) -> list[str]:
@@ -144,7 +189,7 @@ def _check_header(row: list[str], place: str) -> list[str]:
     Raises:
         DataError: no column has a name, two have the same, or there are too many.
     """
-    names = [name.strip() or f"Unnamed: {index}" for index, name in enumerate(row)]
+    names = [name.strip(_BLANKS) or f"Unnamed: {index}" for index, name in enumerate(row)]
     if len(names) > MAX_COLUMNS:
         raise DataError(
             f"{place}: must have at most {MAX_COLUMNS} columns, not {len(names)}", "leave out the columns not needed."

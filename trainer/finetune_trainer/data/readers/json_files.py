@@ -22,6 +22,7 @@ _WRAPPERS = frozenset(
 """Names under which exporters put the list of rows."""
 _WRAPPED = re.compile(rf'"({"|".join(sorted(_WRAPPERS))})"\s*:\s*\[\s*\{{')
 _HEAD_CHARACTERS = 2**16
+_COMMENTS = ("//", "#", "/*")
 
 
 def read_lines(path: Path, name: str, findings: Findings) -> Iterator[Record]:
@@ -105,6 +106,10 @@ def _explain(text: str, error: json.JSONDecodeError) -> str:
     at = text[error.pos : error.pos + 1]
     if at == "'":
         return " (names and texts must stand in double quotes, as json.dumps writes them)"
+    if text.startswith(_COMMENTS):
+        return " (JSON has no comments; remove the line)"
+    if at == "}" and text[: error.pos].rstrip().endswith(","):
+        return " (no comma must stand before it)"
     if error.msg == "Extra data" and at == ",":
         return " (no comma must follow an object)"
     return ""

@@ -100,6 +100,8 @@ class Scanner:
         if at == "'":
             found = f"a single quote at column {column}"
             remedy = "write the rows with json.dumps: names and texts stand in double quotes."
+        elif self._text.startswith(("//", "/*", "#"), error.pos):
+            found, remedy = f"a comment at column {column}", "remove it: JSON has none."
         elif at in "]}" and self._text[: error.pos].rstrip().endswith(","):
             found, remedy = f"nothing follows the comma before {at}", "remove that comma."
         elif self._text.startswith(("True", "False", "None"), error.pos):

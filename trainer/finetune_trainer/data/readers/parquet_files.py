@@ -52,13 +52,19 @@ def read_batches(path: Path, name: str, findings: Findings) -> Iterator[Record]:
             texts = [leaf.path for leaf in map(file.schema.column, range(len(file.schema))) if _is_text(leaf)]
         # Texts stay dictionaries until they were measured: a value that stands in a thousand rows is in memory once.
         with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
-            kept = pyarrow.schema([whole.field(column) for column in columns])
+            kept = pyarrow.schema([_build_plain(whole.field(column)) for column in columns])
             _check_pages(file.metadata, path, name)
             yield from _read_groups(file, kept, path.stat().st_size, name, findings)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"{name} must be a whole parquet file; {wording.show_error(error)}", "upload the file again."
         ) from error
+
+
+def _build_plain(field: Any) -> Any:
+    """Return a field whose texts have a type that dictionaries can be turned into; views can't."""
+    plain = {pyarrow.string_view(): pyarrow.large_string(), pyarrow.binary_view(): pyarrow.large_binary()}
+    return field.with_type(plain.get(field.type, field.type))
 
 
 def _is_text(leaf: Any) -> bool:
@@ -197,11 +203,20 @@ def _convert_rows(
     try:
         return list(batch.cast(schema).to_pylist())
     except (ValueError, OverflowError) as error:
+        column = wording.show_value(next((field.name for field in schema if _is_unconvertible(batch, field)), ""))
         raise DataError(
-            f"{name} rows {number + 1} to {number + batch.num_rows} must hold texts in UTF-8 and values Python can"
-            f" hold; {error}",
+            f"{name} rows {number + 1} to {number + batch.num_rows}: column {column} must hold texts"
+            f" in UTF-8 and values Python can hold; {error}",
             "correct the rows, or leave the column out.",
         ) from error
+
+
+def _is_unconvertible(batch: pyarrow.RecordBatch, field: Any) -> bool:
+    try:
+        batch.select([field.name]).cast(pyarrow.schema([field])).to_pylist()
+    except (ValueError, OverflowError):
+        return True
+    return False
 
 
 def _measure(value: object) -> int:

@@ -45,6 +45,8 @@ def check_pages(stream: BinaryIO, chunk: Any, max_bytes: int) -> None:
     Raises:
         PageError: one isn't.
     """
+    if not chunk.num_values:
+        return  # nothing of it is decoded, and it may have no page
     num_values = 0
     for page in _iterate_pages(stream, chunk):
         if not 0 <= page.num_bytes <= max_bytes:

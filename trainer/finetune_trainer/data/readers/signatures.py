@@ -1,5 +1,6 @@
 """What a file is by its first bytes, whatever its name says: a workbook named .csv can't be mended by its rows."""
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -37,6 +38,12 @@ _PAGES: tuple[tuple[bytes, str, str], ...] = (
 )
 """In lower case."""
 _POINTER = (b"version https://git-lfs.github.com/", "a pointer of Git LFS, not the file", "fetch it with git lfs pull.")
+_COMPRESSED = (".gz", ".zst")
+_REPACKED = {
+    "a parquet file": "unpack it and upload the .parquet file as it is.",
+    **dict.fromkeys(("gzip", "zstandard"), "unpack it once: it is compressed twice."),
+}
+"""What to do about what lies in a compressed file."""
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -55,6 +62,8 @@ def check_text(head: bytes, name: str) -> None:
     found = _find_kind(head, (_POINTER,) if ".txt" in name.lower() else (_POINTER, *_PAGES))
     if found is not None:
         kind, remedy = found
+        if name.lower().endswith(_COMPRESSED) and kind in _REPACKED:
+            remedy = _REPACKED[kind]
         raise DataError(f"{name} must hold text; it begins like {kind}", remedy.format(name=name))
     encoding = _find_encoding(head)
     if encoding is not None:
@@ -123,8 +132,14 @@ def _find_encoding(head: bytes) -> str | None:
     return "UTF-16LE" if head[1::2].count(b"\x00") >= head[::2].count(b"\x00") else "UTF-16BE"
 
 
+_LONG_FOREIGN = re.compile(rb"[\x80-\xff]{4}")
+"""Letters of Latin scripts beyond ASCII stand alone or in twos; those of others stand side by side."""
+
+
 def guess_encoding(raw: bytes) -> str:
     """Name the encoding a line that is not UTF-8 is most likely in, for a message."""
+    if _LONG_FOREIGN.search(raw):
+        return ""
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:
@@ -148,5 +163,7 @@ _UNREAD: dict[str, str] = {
 def advise(names: list[str]) -> str:
     """Say what to do with files none of which has a known format."""
     ends = (PurePosixPath(name).suffix.lower() for name in names)
+    if all(PurePosixPath(PurePosixPath(name).stem).suffix.lower() in _COMPRESSED for name in names):
+        return "unpack them once: they are compressed twice."
     remedy = next((_UNREAD[end] for end in ends if end in _UNREAD), None)
     return remedy or "give the files the end of their format, or name those that hold rows in the address."

@@ -1,5 +1,6 @@
 """The bytes and lines of a file, plain or compressed, each bounded."""
 
+import codecs
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd
 """By the end of a file's name, as pyarrow calls them: it notices a stream that ends early, in both."""
 
 _CHUNK_BYTES = 2**18
+_ZERO = b"\0"
+_DAMAGED = "write the file again: zeros stand where it was cut off, or a text has another encoding than UTF-8."
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
@@ -43,7 +46,10 @@ def open_bytes(path: Path, name: str) -> "io.BufferedReader[io.RawIOBase]":
 
 
 def iterate_lines(path: Path, name: str, findings: Findings) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line, with its line end; one that is too long or not UTF-8 is a finding."""
+    """Yield number and text of each line, with its line end; one that is too long or not UTF-8 is a finding.
+
+    A mark of UTF-8 is left out wherever a line begins with one, as in files put together; what holds zeros is refused.
+    """
     number = 0
     with open_bytes(path, name) as stream:
         while line := _read_line(stream, f"{name} after line {number}"):
@@ -53,15 +59,22 @@ def iterate_lines(path: Path, name: str, findings: Findings) -> Iterator[tuple[i
                 while line and not line.endswith(b"\n"):
                     line = _read_line(stream, f"{name} after line {number}")
                 continue
+            if _ZERO in line:
+                findings.add(f"{name} line {number}", "must not hold zeros (NUL)", _DAMAGED)
+                line = line.replace(_ZERO, b"")
+            while line.startswith(codecs.BOM_UTF8):
+                line = line.removeprefix(codecs.BOM_UTF8)
+                if number > 1:
+                    findings.note(f"{name}: lines begin with a mark of UTF-8, as in files put together; left out")
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode()
             except UnicodeDecodeError as error:
                 guess = signatures.guess_encoding(line)
                 findings.add(
                     f"{name} line {number}", f"must be UTF-8; byte {error.start + 1} is not{guess}", signatures.ENCODE
                 )
                 # Passed on all the same: a row of CSV may have several lines, and the rest must keep their places.
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace")
+                text = line.decode(errors="replace")
             yield number, text
 
 
