@@ -46,7 +46,7 @@ def find_marked(
     return Span(max(first, len(asking)) if text.startswith(asking) and len(asking) < last else first, last)
 
 
-def find_span(text: str, index: int, messages: Messages, template: ChatTemplate) -> Span | None:
+def find_span(text: str, index: int, messages: Messages, template: ChatTemplate, end: str) -> Span | None:
     """Return the segment of an answer; None where the template writes it otherwise later on.
 
     Args:
@@ -54,6 +54,7 @@ def find_span(text: str, index: int, messages: Messages, template: ChatTemplate)
         index: of the answer.
         messages: of the conversation.
         template: of the model.
+        end: with which it ends the turn of an answer.
     """
     history = template.render(messages[:index])
     asking = template.render(messages[:index], is_asking=True)
@@ -64,7 +65,8 @@ def find_span(text: str, index: int, messages: Messages, template: ChatTemplate)
     if answered.startswith(asking):
         return Span(start, len(answered))
     # Some open a block of reasoning where they ask that an answer needn't have; both may begin with the same letter.
-    place = content_search.find(messages[index]["content"], answered, _count_common(history, asking), len(answered))
+    content = messages[index]["content"]
+    place = content_search.find_last(content, answered, _count_common(history, asking), len(answered.removesuffix(end)))
     start = start if place is None else min(start, place[0])
     return Span(start, len(answered), is_opened=bool(asking[start:].strip()))
 

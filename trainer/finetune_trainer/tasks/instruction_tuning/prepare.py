@@ -120,9 +120,11 @@ def _render(sample: Sample, tokenizer: "PreTrainedTokenizerBase", stop: int | No
 def _find_stop(tokenizer: "PreTrainedTokenizerBase", source: str) -> int | None:
     """Return the token with which the chat template ends a turn; None where no single token is for that."""
     del source  # a changed template ends turns otherwise
-    end = rendering.find_end(rendering.find_template(tokenizer))
-    ids = tokenizer(end, add_special_tokens=False, split_special_tokens=False)["input_ids"] if end else []
-    return ids[-1] if ids and ids[-1] in tokenizer.added_tokens_decoder else None
+    end = rendering.find_end(rendering.find_template(tokenizer)).rstrip()
+    # Not by encoding it: that would set how the tokenizer reads special tokens from then on.
+    fitting = {item.content: number for number, item in tokenizer.added_tokens_decoder.items()}
+    name = max((name for name in fitting if name and end.endswith(name)), key=len, default="")
+    return fitting.get(name)
 
 
 def _end_answers(

@@ -7,7 +7,7 @@ an answer otherwise once others follow has each answer learned in a text of its 
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from finetune_api.errors import ModelError
@@ -123,14 +123,14 @@ def render(sample: Sample, template: ChatTemplate, *, only_last: bool = False) -
         for index in learned:
             mark = marks[answers.index(index)] if len(marks) == len(answers) else None
             found = answer_spans.find_marked(text, mark, messages[:index], template, end)
-            found = found or answer_spans.find_span(text, index, messages, template)
+            found = found or answer_spans.find_span(text, index, messages, template, end)
             if found is None:
                 return _refuse(index, sample, "must look the same to the template before and after later turns")
             spans[index] = found
     except RefusedError as error:
         return _refuse_all(error)
-    omitted = _find_omitted(template, tuple(part.role for part in sample.parts), is_asking=False)
-    return _place(text, spans, omitted, sample)
+    outline = _outline(template, tuple(part.role for part in sample.parts), is_asking=False)
+    return _place(text, spans, outline, sample)
 
 
 def render_as_asked(sample: Sample, template: ChatTemplate) -> Rendered:
@@ -158,9 +158,10 @@ def render_as_asked(sample: Sample, template: ChatTemplate) -> Rendered:
             return _refuse(len(before), sample, f"must begin with {opened}, as the template asks for it")
         content = content.removeprefix(opened).lstrip("\n")
     text = asking + lead + content + find_end(template)
-    omitted = _find_omitted(template, tuple(part.role for part in before), is_asking=True)
+    outline = _outline(template, tuple(part.role for part in before), is_asking=True)
+    outline = replace(outline, frames=())  # the answer stands in none
     shown = Sample(sample.row, sample.place, (*before, Part("assistant", content)))
-    return _place(text, {len(before): Span(len(asking), len(text))}, omitted, shown)
+    return _place(text, {len(before): Span(len(asking), len(text))}, outline, shown)
 
 
 @functools.lru_cache(maxsize=4)
@@ -174,19 +175,21 @@ def _find_lead(template: ChatTemplate) -> tuple[str, str]:
     return "", asking[common:].strip()
 
 
-def _place(text: str, spans: Mapping[int, Span], omitted: Collection[int], sample: Sample) -> Rendered:
-    """Find what the messages say in the text: in the segments that are learned, and in their order."""
+def _place(text: str, spans: Mapping[int, Span], outline: "_Outline", sample: Sample) -> Rendered:
+    """Find what the messages say in the text: between the template's own words, or by looking for it in its order."""
+    said = [part.text for part in sample.parts]
+    known = content_search.find_between(outline.frames, said, text) if outline.frames else None
     contents: list[tuple[int, int]] = []
     at = 0
     for index, part in enumerate(sample.parts):
-        if index in omitted or (part.role == "assistant" and index not in spans):
+        if index in outline.omitted or (known is None and part.role == "assistant" and index not in spans):
             continue  # an earlier answer is as it would be in use: templates leave out or shorten those
         # What the system says may be put into any turn of the user, the last one for instance, or before all.
         is_anywhere = part.role == "system"
         where, stop = (0 if is_anywhere else at), len(text)
         if index in spans:
             where, stop = spans[index].start, spans[index].end
-        place = content_search.find(part.text, text, where, stop)
+        place = content_search.find(part.text, text, where, stop) if known is None else known[index]
         if place is None:
             return _refuse(index, sample, "must stand whole in what the template makes of the conversation; it doesn't")
         contents.append(place)
@@ -195,20 +198,36 @@ def _place(text: str, spans: Mapping[int, Span], omitted: Collection[int], sampl
         text,
         tuple((span.start, span.end) for span in spans.values()),
         tuple(contents),
-        omitted=_describe_omitted(omitted, sample),
+        omitted=_describe_omitted(outline.omitted, sample),
         is_opened=any(span.is_opened for span in spans.values()),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """What a template makes of every conversation of the same roles."""
+
+    omitted: frozenset[int] = frozenset()
+    """Turns but answers that it leaves out."""
+    frames: tuple[str, ...] = ()
+    """What it writes before each message and behind the last one; nothing where it puts them into another order."""
+
+
 @functools.lru_cache(maxsize=1024)
-def _find_omitted(template: ChatTemplate, roles: tuple[str, ...], *, is_asking: bool) -> frozenset[int]:
-    """Return which turns but answers the template leaves out of every conversation of these roles."""
+def _outline(template: ChatTemplate, roles: tuple[str, ...], *, is_asking: bool) -> _Outline:
     parts = [Part(role, f"Message {index}.") for index, role in enumerate(roles)]
     try:
         text = template.render(_build_messages(parts), is_asking=is_asking)
     except RefusedError:
-        return frozenset()  # it minds what is said in them
-    return frozenset(index for index, part in enumerate(parts) if part.role != "assistant" and part.text not in text)
+        return _Outline()  # it minds what is said in them
+    omitted = (index for index, part in enumerate(parts) if part.role != "assistant" and part.text not in text)
+    frames, rest = [], text
+    for part in parts:
+        before, found, rest = rest.partition(part.text)
+        if not found:
+            return _Outline(frozenset(omitted))
+        frames.append(before)
+    return _Outline(frozenset(omitted), (*frames, rest))
 
 
 def _describe_omitted(omitted: Collection[int], sample: Sample) -> str:
