@@ -33,6 +33,7 @@ from finetune_api.kinds.finetunejob.status import ResolvedKey
 from finetune_api.run import RunConfig, TerminationMessage
 from finetune_trainer.pod import rank
 from finetune_trainer.stages import prepare, train
+from finetune_trainer.telemetry import libraries
 
 MAX_LENGTH = 60
 PURPOSES = ("classify", "language")
@@ -57,32 +58,8 @@ TOLERANCE, QUANTIZED_TOLERANCE = 1e-5, 1e-3
 _CHANGED_BY_CLASSES = frozenset({"architectures", "id2label", "label2id", "problem_type"})
 _WRITER = frozenset({"transformers_version"})
 
-_COSMETIC = (
-    # Says which kernel a layer falls back to; both compute the same.
-    r"falling back to its reference PyTorch implementation",
-    # The names of the labels that are passed beside the number win.
-    r"You passed `num_labels=\d+` which is incompatible to the `id2label` map",
-    # Longformer says what it does.
-    r"Initializing global attention on CLS token|Input ids are automatically padded to be a multiple",
-    # Sizes of a tiny model that a real one hasn't.
-    r"original_max_position_embeddings field must be less than",
-    r"Attention type 'block_sparse' is not possible if sequence_length",
-    # Kernels for GPUs.
-    r"CUDA-fused xIELU not available",
-    # A packed row has no padding to mask.
-    r"We strongly recommend passing in an `attention_mask`",
-    # peft puts right by itself how GPT-2's layers store their matrices.
-    r"fan_in_fan_out is set to False but the target module is `Conv1D`",
-    # bitsandbytes: an int8 layer computes in float16, as it always does.
-    r"MatMul8bitLt: inputs will be cast",
-    # torch, of parts of libraries that are compiled with it at import.
-    r"`torch.jit.script\w*` is deprecated",
-    # peft asks transformers for a property by its old name.
-    r"`is_gradient_checkpointing` is deprecated",
-    # How a model is given more tokens, which a warning of ours says.
-    r"will be initialized from a multivariate normal distribution that has old embeddings' mean and covariance",
-)
-"""What libraries may say; anything else is a fault, because nobody would see it in a run."""
+_OF_TINY_MODELS = re.compile(r"original_max_position_embeddings field must be less than")
+"""Sizes that a real model hasn't; anything else that libraries say and the product would show is a fault."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -136,6 +113,11 @@ class Bench:
                 warnings.simplefilter("ignore")
                 tiny_architectures.build_model(model_type, partial).rename(folder)
         return folder
+
+    def find(self, uri: str) -> Path:
+        """Return the folder that an address stands for."""
+        address = artifacts.parse_s3_uri(uri)
+        return self.root / address.bucket / address.key
 
     def build_config(self, cell: Cell) -> RunConfig:
         """Return the prepare stage's configuration."""
@@ -215,7 +197,7 @@ def run_cell(bench: Bench, cell: Cell, scratch: Path) -> Outcome:
     if end.exit_code != ExitCode.OK:
         return _fault("train", end)
     layout = artifacts.build_run_layout(config.spec.output.uri, config.job.uid)
-    folders = [bench.root / address.bucket / address.key for address in (layout.attempt(1), layout.prepared(1))]
+    folders = [bench.find(end.artifacts_uri or "").parent, bench.find(f"{layout.prepared(1)}/")]
     with _listening() as said_on_loading:
         resolved = {"prepared": prepared.resolved or {}, "resolved": end.resolved or {}}
         faults = Published(bench, cell, *folders, **resolved).find_faults()
@@ -256,22 +238,21 @@ def _fault(stage: str, message: TerminationMessage) -> Outcome:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[list[str]]:
-    """Gather what libraries warn of, also what the trainer keeps out of its log; cosmetic words are left out."""
+    """Gather what libraries warn of, but for what the trainer keeps out of its log by name."""
     said: dict[str, None] = {}
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage()).split())
-            if not any(re.search(pattern, text) for pattern in _COSMETIC):
+            # Of what is published, the report on loading is no cosmetic thing.
+            if (libraries.keep(record) or _is_load_report(text)) and not _OF_TINY_MODELS.search(text):
                 said[text[:400]] = None
 
     handler = Handler(logging.WARNING)
     loggers = [logging.getLogger(name) for name in ("transformers", "peft", "accelerate", "bitsandbytes")]
     levels = [logger.level for logger in loggers]
-    silence = transformers.utils.logging.set_verbosity_error
     # Each cell hears what is said once per process.
     transformers.utils.logging.warning_once.cache_clear()
-    transformers.utils.logging.set_verbosity_error = lambda: None
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.WARNING)
@@ -282,11 +263,10 @@ def _listening() -> Iterator[list[str]]:
             yield yield_value
         for item in caught:
             text = f"{item.category.__name__}: {' '.join(str(item.message).split())[:300]}"
-            if not any(re.search(pattern, text) for pattern in _COSMETIC):
+            if not libraries.is_cosmetic(text) and not _OF_TINY_MODELS.search(text):
                 said[text] = None
         yield_value += said
     finally:
-        transformers.utils.logging.set_verbosity_error = silence
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)

@@ -130,8 +130,6 @@ def _fetch(config: RunConfig, layout: RunLayout, scratch: Path) -> tuple[Store, 
 
 def _overlap(fetch: Callable[[], tuple[Store, _Found]]) -> tuple[Store, _Found]:
     """Import torch and what stands on it while `fetch` runs."""
-    # At import bitsandbytes asks for a package of faster CPU kernels that is no dependency of ours: cosmetic.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels" not in record.getMessage())
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
         pending = pool.submit(fetch)
         began = time.monotonic()

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from finetune_api import log_format, redaction
 from finetune_api.run import JobIdentity
+from finetune_trainer.telemetry import libraries
 
 
 def load_secrets(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -40,6 +41,7 @@ def set_up_logs(job: JobIdentity, stage: str, rank: int = 0, stream: TextIO | No
             load_secrets(),
         )
     )
+    handler.addFilter(libraries.keep)
     root = logging.getLogger()
     root.handlers = [handler]
     level = logging.getLevelNamesMapping().get(os.environ.get("LOG_LEVEL", "INFO").upper(), logging.INFO)

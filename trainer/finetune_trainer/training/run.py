@@ -179,13 +179,11 @@ def train(
 
 
 def _quieten_libraries() -> None:
-    """Send the libraries' words through our log, and leave out bars and notes about every layer."""
+    """Send the libraries' warnings through our log, which leaves out the cosmetic ones; no bars."""
     transformers.utils.logging.disable_default_handler()
     transformers.utils.logging.enable_propagation()
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    # Says once per layer and step that int8 layers compute in float16, which they always do.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    transformers.utils.logging.set_verbosity_warning()
 
 
 def _set_up(config: RunConfig, inputs: "Inputs", scratch: Path, open_checkpointing: "OpenCheckpointing") -> _Setup:
