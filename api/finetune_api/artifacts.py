@@ -210,6 +210,12 @@ class RunManifest(Model):
     """versions of the libraries and the trainer image."""
     outcome: Literal["Completed", "EarlyStopped"] = "Completed"
     """outcome of the training."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """steps of the optimizer of the whole run, each counted once."""
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """tokens trained on in them, padding excluded."""
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    """seconds of training behind the published weights, evaluation included: what was done again is not in it."""
 
 
 class PreparedManifest(Model):

@@ -68,10 +68,11 @@ def prepare(bench: RunBench, name: str, **resolved: str) -> RunConfig:
 
 
 def read_digests(bench: RunBench, config: RunConfig) -> dict[str, str]:
-    """Return the digest of each file that is published, but for the card, which names the run."""
+    """Return the digest of each file that is published, but for the card, which names the run; and what was counted."""
     manifest, _ = bench.fetch_manifest(config)
     names = {entry.path.split("/", 3)[3]: entry.sha256 for entry in manifest.files}
-    return {name: digest for name, digest in names.items() if name != "model/README.md"}
+    counts = {"steps": str(manifest.steps), "tokens": str(manifest.tokens), "outcome": manifest.outcome}
+    return {name: digest for name, digest in names.items() if name != "model/README.md"} | counts
 
 
 def choose(name: str, carried: Carried) -> list[list[int]]:

@@ -79,9 +79,12 @@ class Saver:
     def is_due(self) -> bool:
         """Whether a checkpoint should be saved now, by the clock or by wish; never while another one is under way."""
         self._wished |= live.take_checkpoint_request()
-        if self._thread is not None and self._thread.is_alive():
-            return False
-        return self._wished or self._clock() - self._last_at >= self.every_seconds
+        return self.is_free and (self._wished or self._clock() - self._last_at >= self.every_seconds)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is under way."""
+        return self._thread is None or not self._thread.is_alive()
 
     def save(self, snapshot: Snapshot, folder: Path) -> None:
         """Save a snapshot in the background; call it only when `is_due`.

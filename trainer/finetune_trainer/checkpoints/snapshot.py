@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune_trainer.checkpoints import state
 from finetune_trainer.checkpoints.random_states import RandomState
@@ -67,8 +68,12 @@ class Buffers:
 
 
 def find_weights(model: Any) -> Tensors:
-    """Return what is trained, by name, sharing the model's memory."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    """Return what training changes, by name, sharing the model's memory: parameters, and running means of batches."""
+    found = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for prefix, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            found |= {f"{prefix}.{name}": buffer for name, buffer in module.named_buffers(recurse=False)}
+    return found
 
 
 def find_moments(model: Any, optimizer: Any) -> Tensors:

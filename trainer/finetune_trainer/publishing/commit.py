@@ -182,9 +182,8 @@ def build_manifest(
     prepared: PreparedManifest,
     metrics: MetricsStatus,
     resolved: dict[str, str],
-    is_early_stopped: bool,
 ) -> RunManifest:
-    """Describe this attempt, complete but for its files."""
+    """Describe this attempt, complete but for its files and for how the training ended."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return RunManifest(
         namespace=config.job.namespace,
@@ -198,7 +197,6 @@ def build_manifest(
         metrics={"base": metrics.base, "tuned": metrics.tuned},
         resolved=resolved,
         versions=versions | {"python": platform.python_version(), "image": config.image},
-        outcome="EarlyStopped" if is_early_stopped else "Completed",
     )
 
 

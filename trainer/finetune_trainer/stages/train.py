@@ -188,9 +188,10 @@ def _build_metrics(trained: "Trained") -> MetricsStatus:
 
 
 def _build_manifest(config: RunConfig, fetched: Inputs, trained: "Trained") -> RunManifest:
-    return commit.build_manifest(
-        config, fetched.prepared, _build_metrics(trained), trained.resolved, trained.is_early_stopped
-    )
+    manifest = commit.build_manifest(config, fetched.prepared, _build_metrics(trained), trained.resolved)
+    outcome = "EarlyStopped" if trained.is_early_stopped else "Completed"
+    counts = {"steps": trained.step, "tokens": trained.num_tokens, "seconds": round(trained.seconds, 1)}
+    return manifest.model_copy(update={"outcome": outcome, **counts})
 
 
 def _build_end(

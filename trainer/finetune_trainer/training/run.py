@@ -63,6 +63,10 @@ class Trained:
     report: EvaluationReport
     resolved: dict[str, str]
     peak_bytes: int
+    num_tokens: int
+    """Trained on over all attempts, padding excluded."""
+    seconds: float
+    """Of training over all attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class _Fitted:
     last_step: int
     published_step: int
     is_early_stopped: bool
+    num_tokens: int
 
 
 OpenCheckpointing = Callable[[torch.device], Checkpointing]
@@ -175,7 +180,15 @@ def train(
     if setup.is_writer:
         _save(setup, subject, fitted, report, output)
     resolved = inputs.prepared.resolved | _describe_choices(setup, subject)
-    return Trained(fitted.last_step, fitted.is_early_stopped, report, resolved, _measure_peak(setup.device))
+    return Trained(
+        step=fitted.last_step,
+        is_early_stopped=fitted.is_early_stopped,
+        report=report,
+        resolved=resolved,
+        peak_bytes=_measure_peak(setup.device),
+        num_tokens=fitted.num_tokens,
+        seconds=setup.checkpointing.measure_seconds(),
+    )
 
 
 def _quieten_libraries() -> None:
@@ -325,7 +338,7 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any, output: Path) -> _Fit
     last_step = trainer.state.global_step
     setup.checkpointing.mark(Position(step=last_step, is_finished=True))
     published_step = last_step if best.step is None else best.step
-    return _Fitted(last_step, published_step, trainer.is_early_stopped)
+    return _Fitted(last_step, published_step, trainer.is_early_stopped, trainer.num_tokens)
 
 
 def _build_report(setup: _Setup, subject: _Subject, base: Figures | None, tuned: Figures | None) -> EvaluationReport:

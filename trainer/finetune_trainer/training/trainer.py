@@ -93,7 +93,7 @@ class FineTuneTrainer(transformers.Trainer):
         self._checkpointing, restored = checkpointing, checkpointing.restored
         before = restored.state if restored else TrainingState(position=Position(step=0))
         self._recent = deque(before.recent_losses, maxlen=_EXPLOSION_STEPS)
-        self._first_loss, self._total_tokens = before.first_loss, before.num_tokens
+        self._first_loss, self.num_tokens = before.first_loss, before.num_tokens
         self.is_early_stopped = before.is_early_stopped
         self.state.global_step = before.position.step
         self._num_correct = torch.zeros((), dtype=torch.int64)
@@ -216,7 +216,7 @@ class FineTuneTrainer(transformers.Trainer):
             return
         step, loss = self.state.global_step, logs["loss"]
         self._check_explosion(step, loss, logs.get("grad_norm", 0.0))
-        self._total_tokens += self._num_tokens
+        self.num_tokens += self._num_tokens
         self._progress.record_step(
             StepFigures(
                 step=step,
@@ -307,7 +307,7 @@ class FineTuneTrainer(transformers.Trainer):
             learning_rates=[group["lr"] for group in self.optimizer.param_groups] if self.optimizer else [],
             first_loss=self._first_loss,
             recent_losses=list(self._recent),
-            num_tokens=self._total_tokens,
+            num_tokens=self.num_tokens,
         )
 
     def get_optimizer(self) -> Any:
