@@ -8,7 +8,7 @@ beside `properties`. What pydantic writes is brought into that form here. Pure: 
 import re
 from typing import Any
 
-from finetune_api import group, names, rules, validation
+from finetune_api import crd_rules, group, names, validation
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus
 from finetune_api.kinds.object_model import Model
@@ -98,8 +98,7 @@ def build_crd() -> Schema:
 def build_schema() -> Schema:
     """Build the structural schema of a FineTuneJob, with defaults and CEL rules; patterns still as patterns."""
     spec = _build_object_schema(FineTuneJobSpec)
-    spec["x-kubernetes-validations"] = _build_spec_rules()
-    spec["properties"]["runPolicy"]["x-kubernetes-validations"] = _build_run_policy_rules()
+    crd_rules.place_rules(spec)
     status = _build_object_schema(FineTuneJobStatus)
     _drop_defaults(status)
     status["default"] = {"observedGeneration": -1}
@@ -132,34 +131,6 @@ def build_schema() -> Schema:
             "spec": spec,
             "status": status,
         },
-    }
-
-
-def _build_spec_rules() -> list[Schema]:
-    across = [
-        {"rule": rule.cel, "message": rule.message, "reason": rule.reason, "fieldPath": f".{rule.path}"}
-        for rule in rules.RULES
-    ]
-    immutable = [_build_immutability_rule(field) for field in rules.IMMUTABLE_FIELDS]
-    return across + immutable
-
-
-def _build_run_policy_rules() -> list[Schema]:
-    upward = {
-        "rule": "self.activeDeadlineSeconds >= oldSelf.activeDeadlineSeconds",
-        "message": "must not be lowered: it can only be raised while the job exists",
-        "reason": "FieldValueForbidden",
-        "fieldPath": ".activeDeadlineSeconds",
-    }
-    return [upward, *(_build_immutability_rule(field) for field in rules.IMMUTABLE_RUN_POLICY_FIELDS)]
-
-
-def _build_immutability_rule(field: str) -> Schema:
-    return {
-        "rule": f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        "message": "must not change: it defines the run; create a new FineTuneJob instead",
-        "reason": "FieldValueForbidden",
-        "fieldPath": f".{field}",
     }
 
 
