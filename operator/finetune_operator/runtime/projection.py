@@ -24,7 +24,9 @@ class Projection:
         items = core_schema.nullable_schema(core_schema.list_schema(_build_schema(paths)))
         page = {"metadata": core_schema.any_schema(), "items": items}
         fields = {name: core_schema.typed_dict_field(schema, required=False) for name, schema in page.items()}
-        self._page = SchemaValidator(core_schema.typed_dict_schema(fields, extra_behavior="ignore"))
+        # What others wrote into an object has no place in a log.
+        settings = core_schema.CoreConfig(hide_input_in_errors=True)
+        self._page = SchemaValidator(core_schema.typed_dict_schema(fields, extra_behavior="ignore"), settings)
 
     def parse_page(self, data: bytes) -> Manifest:
         """Parse a page of a list: its `metadata` whole, of each of its `items` the chosen fields.
