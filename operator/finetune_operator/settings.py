@@ -81,9 +81,9 @@ class Settings(BaseSettings):
     """FINETUNE_WATCHED_NAMESPACES: names, separated by commas. Empty: the whole cluster."""
     resync_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """FINETUNE_RESYNC_SECONDS between two comparisons of everything with the API server (a choice)."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 24
-    """FINETUNE_WORKERS: FineTuneJobs reconciled at the same time (a choice; one is never in two workers), of which most
-    are kept for new ones."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 32
+    """FINETUNE_WORKERS: FineTuneJobs reconciled at the same time (a choice; one is never in two workers), three of four
+    of them new ones."""
     progress_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
     """FINETUNE_PROGRESS_SECONDS between two requests for the progress of one running pod (a choice); the status is
     written for news only."""

@@ -28,7 +28,7 @@ from finetune_operator.runtime.resources import Resource
 
 REQUEST_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS = 30.0, 10.0
 MAX_CONNECTIONS = 64
-"""Kept open at most (a choice): two and more for each of the default number of workers."""
+"""Kept open at most (a choice): two for each of the default number of workers."""
 PAGE_SIZE, WATCH_PAGE_SIZE = 250, 100
 """Objects per page of our lists, and of kopf's before a watch. Measured: a page of 250 FineTuneJobs of 6 KB each costs
 8 MB of memory while it is read; kopf, which keeps what it reads, 40 MB for 500 of 19 KB."""
