@@ -58,7 +58,9 @@ TOLERANCE, QUANTIZED_TOLERANCE = 1e-5, 1e-3
 _CHANGED_BY_CLASSES = frozenset({"architectures", "id2label", "label2id", "problem_type"})
 _WRITER = frozenset({"transformers_version"})
 
-_OF_TINY_MODELS = re.compile(r"original_max_position_embeddings field must be less than")
+_OF_TINY_MODELS = re.compile(
+    r"original_max_position_embeddings field must be less than|The explicitly set RoPE scaling factor"
+)
 """Sizes that a real model hasn't; anything else that libraries say and the product would show is a fault."""
 
 
