@@ -14,6 +14,7 @@ from chart_rendering import CHART, render
 from documented_commands import ROOT, Shell, find_blocks, find_commands, find_fences, link_checkout, split_commands
 
 from finetune_api import crd, validation
+from finetune_api.kinds.finetunejob.spec import Checkpoint
 from finetune_cli.commands import schema
 from finetune_demo import datasets
 
@@ -25,7 +26,8 @@ NUM_BLOCKS = {
     "SECURITY.md": 0,
     "charts/finetune-operator/README.md": 1,
     "docs/architecture.md": 0,
-    "docs/cli.md": 5,
+    "docs/checkpoints.md": 1,
+    "docs/cli.md": 6,
     "docs/data.md": 11,
     "docs/devcluster.md": 2,
     "docs/installation.md": 8,
@@ -173,10 +175,19 @@ def broken(tmp_path: Path) -> Path:
 
 
 def test_the_program_prints_what_its_page_shows(broken: Path) -> None:
-    [block] = find_blocks("docs/cli.md", "")
+    # The other block is compared by tests/operator/test_operator_progress.py.
+    block, _ = find_blocks("docs/cli.md", "")
     [command] = find_commands(block)
     printed = Shell(broken).run(f"{command} || [ $? = 1 ]")
     assert f"$ {command}\n{printed}" == block
+
+
+def test_the_policy_that_the_page_of_checkpoints_shows_is_one(tmp_path: Path) -> None:
+    [block] = find_blocks("docs/checkpoints.md", "yaml")
+    job = yaml.safe_load((ROOT / "examples" / "movie-sentiment" / "job.yaml").read_text())
+    job["spec"] |= yaml.safe_load(block)
+    assert validation.validate_manifest(job) == []
+    assert set(job["spec"]["runPolicy"]["checkpoint"]) == set(Checkpoint.model_json_schema()["properties"])
 
 
 @pytest.mark.parametrize("form", ["text", "json", "github"])

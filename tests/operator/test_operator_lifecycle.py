@@ -70,7 +70,7 @@ def test_prepare_then_train_then_succeeded(stage: Stage, operator: Operator) -> 
     ]
     assert "failure" not in final
     assert "pendingSince" not in final
-    _wait_until("Events", lambda: {"JobCreated", "Validated", "Running", "Succeeded"} <= set(run.read_events()))
+    run.wait_for_events("JobCreated", "Validated", "Running", "Succeeded")
     # The children expire only after the end, by Kubernetes' own hand.
     _wait_until(
         "TTL", lambda: [job["spec"].get("ttlSecondsAfterFinished") for job in run.read_jobs()] == [86400, 86400]
@@ -186,7 +186,7 @@ def test_a_missing_secret_is_named(stage: Stage) -> None:
     assert get_conditions(stalled)["Ready"] == ("False", "ReferenceNotFound")
     [message] = [item["message"] for item in stalled["conditions"] if item["type"] == "Stalled"]
     assert message == 'the container can\'t be set up: secret "s3-credentials" not found'
-    _wait_until("an Event", lambda: "ReferenceNotFound" in run.read_events())
+    run.wait_for_events("ReferenceNotFound")
     run.delete()
 
 
@@ -251,7 +251,7 @@ def test_suspension_stops_the_pods_and_resuming_goes_on(stage: Stage) -> None:
     run.play_train(2)
     final = run.wait_phase("Succeeded")
     assert final.get("failedAttempts", 0) == 0
-    assert {"Suspended", "Resumed"} <= set(run.read_events())
+    run.wait_for_events("Suspended", "Resumed")
 
 
 def test_a_run_created_suspended_starts_nothing(stage: Stage) -> None:
@@ -340,7 +340,7 @@ def test_what_keeps_a_pod_from_starting_is_named_within_a_minute(stage: Stage) -
     stage.client.create(event | told)
     final = run.wait("stalled", lambda now: get_conditions(now)["Stalled"] == ("True", "FailedCreatePodSandBox"), 60)
     assert final["reason"] == "FailedCreatePodSandBox"
-    assert "FailedCreatePodSandBox" in run.read_events()
+    run.wait_for_events("FailedCreatePodSandBox")
     run.delete()
 
 
@@ -392,4 +392,4 @@ def test_a_job_held_back_as_kueue_does_is_queued_and_uses_no_attempt(stage: Stag
     run.play_train()
     final = run.wait_phase("Succeeded")
     assert len(final["attempts"]) == 2
-    assert "Preempted" in run.read_events()
+    run.wait_for_events("Preempted")

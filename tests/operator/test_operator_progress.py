@@ -1,10 +1,12 @@
 """Running pods are asked by a real operator under its own rights: what they tell stands in the status soon after."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import documented_commands
 import operator_driver
 import pod_stand_in
 import pytest
@@ -70,7 +72,7 @@ def test_progress_checkpoints_and_evaluations_of_a_running_pod_are_shown(stage: 
     assert found["progress"]["lastEvaluation"] == evaluation
     assert found["checkpoints"] == [saved | {"metrics": []}]
     assert get_conditions(found)["CheckpointSaved"] == ("True", "CheckpointSaved")
-    assert "Evaluated" in run.read_events()
+    run.wait_for_events("Evaluated")
 
     # A step more is no news: nothing is written, however often the pod is asked.
     version = run.read()["metadata"]["resourceVersion"]
@@ -115,7 +117,7 @@ def test_an_interrupted_run_says_where_it_went_on_and_what_it_cost(
         run.wait_pod("train", other_than=[played.name]).start(address=second.address)
         found = run.wait("the resumption", lambda now: now.get("lostSteps") == 20)
     assert (found["preemptionCount"], found["attempts"][-1]["resumedFromStep"]) == (1, 100)
-    assert {"PodDisrupted", "Resumed"} <= set(run.read_events())
+    run.wait_for_events("PodDisrupted", "Resumed")
     lost = f'finetune_job_lost_step_seconds_total{{namespace="{stage.namespace}"}}'
     assert operator.read_series()[lost] >= found.get("lostSeconds", 0)
 
@@ -141,6 +143,11 @@ def _save(run: Run, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def _blur(text: str, name: str) -> list[str]:
+    """Leave out of what the program prints what differs from run to run."""
+    return re.sub(r"\d+", "0", re.sub(r"s3://\S+", "URI", text.replace(name, "NAME"))).splitlines()
+
+
 @pytest.mark.usefixtures("kubectl")
 def test_a_checkpoint_is_saved_when_somebody_asks_for_it(stage: Stage, pod: PodStandIn) -> None:
     run, _ = _train(stage, "asked", pod)
@@ -151,6 +158,8 @@ def test_a_checkpoint_is_saved_when_somebody_asks_for_it(stage: Stage, pod: PodS
     assert code == 0, output
     assert output.splitlines()[0] == "asked trains (step 120); waiting for its checkpoint"
     assert output.splitlines()[1].startswith("step 123 saved at ")
+    shown = documented_commands.find_blocks("docs/cli.md", "")[1].partition("\n")[2]
+    assert _blur(shown, "movie-sentiment") == _blur(output, run.name)
     assert pod.count("POST") == 1
     value = run.read()["metadata"]["annotations"]["finetune.dev/checkpoint-now"]
     assert run.read_status()["checkpointRequest"] == value

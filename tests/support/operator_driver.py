@@ -238,6 +238,16 @@ class Run:
         found = self.stage.client.list(events, self.stage.namespace, fields=f"involvedObject.uid={self.uid}")
         return [str(item["reason"]) for item in found]
 
+    def wait_for_events(self, *reasons: str) -> None:
+        """Wait until these Events are there: the operator writes them after the status."""
+
+        def probe() -> None:
+            missing = set(reasons) - set(self.read_events())
+            if missing:
+                raise waiting.NotYetError(f"{sorted(missing)} are missing")
+
+        waiting.wait_for("Events", probe, 20)
+
     def patch(self, patch: Manifest) -> None:
         """Edit the FineTuneJob."""
         self.stage.client.patch(FINE_TUNE_JOB, self.name, patch, self.stage.namespace)
