@@ -20,5 +20,6 @@ Follow one row. What it is called, its shape, and where:
 The prepare stage (`stages.prepare`, on a CPU, without torch) ends with the tokenized files; the train stage
 (`stages.train`, then `training.run`) begins with them. Folders import downwards only, in this order: `pod`, `stages`,
 `training`, `checkpoints`, `publishing`, `tasks`, `evaluation`, `batches`, `losses`, `planning`, `model`, `data`,
-`storage`, `telemetry` and `signals`. `tasks` is the page to read before adding a task.
+`storage`, `telemetry`, and beside it `signals`, `rank_environment` and `whole_files`. `tasks` is the page to read
+before adding a task.
 """

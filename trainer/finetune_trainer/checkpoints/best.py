@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from finetune_trainer import whole_files
 from finetune_trainer.checkpoints import snapshot
 from finetune_trainer.checkpoints.state import BestState
 
@@ -52,10 +53,9 @@ class BestWeights:
 
     def write(self, model: Any) -> None:
         """Take a model's weights for the best ones; the file is replaced whole."""
-        partial = self.path.with_suffix(".partial")
         weights = snapshot.find_weights(model)
-        save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, partial)
-        partial.replace(self.path)
+        with whole_files.replacing(self.path) as partial:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, partial)
 
     @property
     def is_exhausted(self) -> bool:

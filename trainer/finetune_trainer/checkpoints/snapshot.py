@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from finetune_trainer import whole_files
 from finetune_trainer.checkpoints import state
 from finetune_trainer.checkpoints.random_states import RandomState
 from finetune_trainer.checkpoints.state import TrainingState
@@ -162,9 +163,8 @@ def write_random_state(random_state: RandomState, folder: Path, rank: int) -> No
     """Write a rank's generators, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / state.name_random_file(rank)
-    partial = path.with_suffix(".partial")
-    save_file(random_state, partial)
-    partial.replace(path)
+    with whole_files.replacing(path) as partial:
+        save_file(random_state, partial)
 
 
 def load_random_state(folder: Path, rank: int) -> RandomState | None:

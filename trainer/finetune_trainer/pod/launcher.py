@@ -24,6 +24,7 @@ from finetune_api import run, validation
 from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.status import Reason
 from finetune_api.run import RunConfig, Stage, TerminationMessage
+from finetune_trainer import rank_environment
 from finetune_trainer.pod import rank_result
 from finetune_trainer.telemetry import logs
 
@@ -151,12 +152,16 @@ def _result_path(folder: Path, rank: int) -> Path:
 
 def _start_rank(command: Sequence[str], rank: int, world_size: int, folder: Path) -> int:
     """Start a rank in a session of its own, so that a terminal's Ctrl-C reaches it through the launcher only."""
-    environment = {**os.environ, rank_result.RESULT_VARIABLE: str(_result_path(folder, rank)), "RANK": str(rank)}
+    environment = {
+        **os.environ,
+        rank_result.RESULT_VARIABLE: str(_result_path(folder, rank)),
+        rank_environment.RANK: str(rank),
+    }
     if world_size > 1:
         # One rank alone must not see these: libraries would set up a process group for it.
         environment |= {
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(world_size),
+            rank_environment.LOCAL_RANK: str(rank),
+            rank_environment.WORLD_SIZE: str(world_size),
             "LOCAL_WORLD_SIZE": str(world_size),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": os.environ.setdefault("MASTER_PORT", str(_find_free_port())),

@@ -12,7 +12,7 @@ from pathlib import Path
 from finetune_api import run
 from finetune_api.errors import CUDAOutOfMemory, FineTuneError
 from finetune_api.run import RunConfig, Stage, TerminationMessage
-from finetune_trainer import signals
+from finetune_trainer import rank_environment, signals
 from finetune_trainer.pod import imports, launcher, rank_result
 from finetune_trainer.telemetry import live, logs
 from finetune_trainer.telemetry.live import LiveState
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Run this rank's share of the stage and return its exit code."""
     config = launcher.load_run_config(Path(os.environ.get(run.RUN_CONFIG_VARIABLE, run.RUN_CONFIG_PATH)))
-    logs.set_up_logs(config.job, config.stage, int(os.environ.get("RANK", "0")))
+    logs.set_up_logs(config.job, config.stage, rank_environment.get_rank())
     try:
         message = _run_stage(config, Path(os.environ.get(run.SCRATCH_VARIABLE, run.SCRATCH_DIRECTORY)))
     except Exception as error:

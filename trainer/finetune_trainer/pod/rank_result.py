@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.run import TerminationMessage
+from finetune_trainer import whole_files
 
 RESULT_VARIABLE = "FINETUNE_RANK_RESULT"
 """Names the file a rank writes its result to."""
@@ -23,12 +24,10 @@ def save_result(message: TerminationMessage, path: Path) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_files.replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(_escape(message.model_dump(exclude_none=True))))
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _escape(value: Any) -> Any:

@@ -5,7 +5,6 @@ signal ends the stage, the state at the last mark is saved before the process en
 """
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from finetune_api.artifacts import PreparedManifest, RunLayout
 from finetune_api.errors import FineTuneError, Interrupted
 from finetune_api.run import RunConfig
-from finetune_trainer import signals
+from finetune_trainer import rank_environment, signals
 from finetune_trainer.planning import plan
 from finetune_trainer.publishing import commit
 from finetune_trainer.storage import Store
@@ -79,7 +78,7 @@ class Continuation:
         from finetune_trainer.checkpoints.saver import Plan, Saver
         from finetune_trainer.training.checkpointing import Checkpointing
 
-        rank, num_ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, num_ranks = rank_environment.get_rank(), rank_environment.count_ranks()
         checkpoint, saver = self._config.spec.run_policy.checkpoint, None
         if self._archive is not None:
             chosen = plan.parse_plan(self._prepared.resolved)

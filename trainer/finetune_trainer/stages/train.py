@@ -22,7 +22,7 @@ from finetune_api.errors import FineTuneError, Interrupted
 from finetune_api.exits import ExitCode
 from finetune_api.kinds.finetunejob.status import MemoryStatus, MetricsStatus
 from finetune_api.run import RunConfig, Stage, TerminationMessage
-from finetune_trainer import signals, storage
+from finetune_trainer import rank_environment, signals, storage, whole_files
 from finetune_trainer.publishing import commit
 from finetune_trainer.publishing.commit import Published
 from finetune_trainer.stages import train_inputs
@@ -57,7 +57,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
     began = time.monotonic()
     os.environ.setdefault("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")  # transformers would report to it by itself
     layout = commit.build_layout(config)
-    if int(os.environ.get("RANK", "0")) > 0:
+    if rank_environment.get_rank() > 0:
         return _follow(config, scratch)
     server.start(Stage.TRAIN)
 
@@ -162,9 +162,8 @@ def _mark_ready(scratch: Path, published_sha256: str) -> None:
     """Tell the other ranks that the inputs are there, or that there is nothing left to do."""
     path = _ready_path(scratch)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(published_sha256, encoding="utf-8")
-    partial.replace(path)
+    with whole_files.replacing(path) as partial:
+        partial.write_text(published_sha256, encoding="utf-8")
 
 
 def _follow(config: RunConfig, scratch: Path) -> TerminationMessage:

@@ -6,7 +6,6 @@ Reads local files and writes local files; fetching and publishing are the recipe
 import contextlib
 import dataclasses
 import logging
-import os
 import resource
 import sys
 import time
@@ -24,7 +23,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec, MethodKind, Pre
 from finetune_api.kinds.finetunejob.status import ResolvedKey
 from finetune_api.run import RunConfig
 from finetune_api.tasks import TASKS
-from finetune_trainer import tasks
+from finetune_trainer import rank_environment, tasks
 from finetune_trainer.batches import dataset
 from finetune_trainer.batches.collate import Batching, Padding
 from finetune_trainer.batches.dataset import Rows
@@ -100,7 +99,7 @@ class _Setup:
     @property
     def is_writer(self) -> bool:
         """Whether this rank writes files and shows progress."""
-        return int(os.environ.get("RANK", "0")) == 0
+        return rank_environment.get_rank() == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +246,7 @@ def _find_device(spec: FineTuneJobSpec) -> torch.device:
             f"spec.resources.gpus ({spec.resources.gpus}) must be visible in the pod; torch sees no GPU",
             "check the node's driver and device plugin; set resources.gpus to 0 to train on the CPU",
         )
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = torch.device("cuda", rank_environment.get_local_rank())
     torch.cuda.set_device(device)
     return device
 
