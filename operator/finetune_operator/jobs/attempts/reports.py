@@ -30,6 +30,7 @@ def read_end(context: Context) -> None:
     attempt, pods = context.attempt, context.list_pods()
     if attempt is None or attempt.stage != Stage.TRAIN or not pods or not pods[-1].is_terminal:
         return
+    _read_last_step(context, pods[-1])
     message = outcome.parse_message(pods[-1].termination_text, Stage.TRAIN, attempt.number)
     if message is None:
         return
@@ -38,6 +39,16 @@ def read_end(context: Context) -> None:
         _update(context, step=message.step)
     # Of checkpoints that could not be used, for instance: whoever goes on must know.
     context.add_warnings(message.warnings)
+
+
+def _read_last_step(context: Context, pod: ChildPod) -> None:
+    """Take over the step that a pod had reached when it was asked last, news or not: it may have been lost."""
+    answer, known = context.observed.answer, _build_known(context, pod)
+    if answer is None or answer.pod_uid != pod.uid or known.progress is None:
+        return
+    report = reports.parse_report(answer.body, known.layout) if answer.body else None
+    if report is not None and report.step is not None:
+        _update(context, step=max(report.step, known.progress.step))
 
 
 def read_answer(context: Context) -> None:
