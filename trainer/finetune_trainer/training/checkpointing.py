@@ -117,7 +117,7 @@ class Checkpointing:
         if self._is_news():
             self._write_random_state()
             if self._saver is not None:
-                self._saver.save_now(self._take(), self._get_folder())
+                self._saver.save_now(self._take(is_copied=False), self._get_folder())
         saved = self._saver.saved_step if self._saver is not None else None
         return self.restored.state.position.step if saved is None and self.restored else saved
 
@@ -136,8 +136,8 @@ class Checkpointing:
         snapshot.write_random_state(self._random, self._get_folder(), self._rank)
         self._saved = self._position
 
-    def _take(self) -> Snapshot:
-        """Copy the state at the last mark."""
+    def _take(self, *, is_copied: bool = True) -> Snapshot:
+        """Take the state at the last mark; nothing changes it any more where it isn't copied, which needs no memory."""
         source, position = self._source, self._position
         if source is None or position is None:
             raise AssertionError("a position is marked before anything is saved")
@@ -154,10 +154,11 @@ class Checkpointing:
         if not position.is_finished and self._best.step is not None and self._best.step != position.step:
             snapshot.keep_best(self._best.path, self._get_folder())
         moments = {} if position.is_finished else snapshot.find_moments(source.model, source.get_optimizer())
+        weights = snapshot.find_weights(source.model)
         return Snapshot(
             state=found,
-            weights=self._buffers.copy("weights", snapshot.find_weights(source.model)),
-            optimizer=self._buffers.copy("optimizer", moments),
+            weights=self._buffers.copy("weights", weights) if is_copied else weights,
+            optimizer=self._buffers.copy("optimizer", moments) if is_copied else moments,
             save_table=functools.partial(progress.write_table, self._progress.copy_table()),
         )
 
