@@ -16,6 +16,7 @@ from training_runs import RunBench, load_json, method
 
 from finetune_api.artifacts import CurrentRun
 from finetune_api.errors import ConfigError, DataError, Diverged, GPUFault, Interrupted
+from finetune_api.run import POD_UID_VARIABLE
 from finetune_trainer import signals
 from finetune_trainer.publishing import commit
 from finetune_trainer.stages import train
@@ -131,6 +132,24 @@ def test_a_pod_that_comes_too_late_reports_what_is_published_and_leaves_it_alone
 
     assert (late.sha256, late.manifest.attempt) == (first.manifest_sha256, 1)
     assert "of the late pod" not in (bench.fetch_attempt(config, tmp_path / "seen") / "metrics.csv").read_text()
+
+
+def test_a_pod_that_was_thought_dead_says_that_another_pod_of_its_attempt_has_published(
+    bench: RunBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.prepare("CausalLM", "decoder")
+    monkeypatch.setenv(POD_UID_VARIABLE, "successor")
+    first = train.run(config, tmp_path / "one")
+    before = bench.list_keys(config)
+    monkeypatch.setenv(POD_UID_VARIABLE, "late")
+    # It had looked before the other began.
+    monkeypatch.setattr(commit, "find_published", lambda *_: None)
+
+    late = train.run(config, tmp_path / "two")
+
+    assert late.message == "another pod, of attempt 1, had published this run already"
+    assert (late.manifest_sha256, late.artifacts_uri) == (first.manifest_sha256, first.artifacts_uri)
+    assert bench.list_keys(config) == before
 
 
 def test_a_run_that_takes_the_place_of_another_says_whose(bench: RunBench, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def publish(store: Store, layout: RunLayout, manifest: RunManifest, attempt_fold
         published = _read_back(store, layout)
     if published.sha256 != digest:
         # Ours may be the object of a repeated request, or another attempt's: the bytes tell.
-        logger.warning("attempt %d had already published this run", published.manifest.attempt)
+        logger.warning("another pod, of attempt %d, has already published this run", published.manifest.attempt)
     replaced = describe_replaced(store, layout)
     upload_current(store, layout, published)
     return dataclasses.replace(published, replaced=replaced)

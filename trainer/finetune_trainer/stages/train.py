@@ -198,8 +198,9 @@ def _build_end(
 ) -> TerminationMessage:
     """Report what stands committed, be it of this attempt or of an earlier one."""
     manifest = published.manifest
-    is_ours = trained is not None and manifest.attempt == config.job.attempt
-    message = "" if is_ours else f"attempt {manifest.attempt} had published this run already"
+    # Pods of one attempt may follow one another.
+    is_ours = trained is not None and manifest.writer == commit.find_writer()
+    message = "" if is_ours else f"another pod, of attempt {manifest.attempt}, had published this run already"
     peak = MemoryStatus(measured_peak=quantities.build_quantity(trained.peak_bytes)) if trained else None
     return TerminationMessage(
         stage=Stage.TRAIN,
