@@ -87,9 +87,28 @@ class Client:
             kind, "patch", subresource, body=patch, name=name, namespace=namespace, content_type=_MERGE_PATCH
         )
 
-    def delete(self, kind: Kind, name: str, namespace: str | None = None, *, propagation: str = "Background") -> None:
-        """Delete an object without waiting for its end; `propagation` is Background, Foreground or Orphan."""
-        self._call(kind, "delete", name=name, namespace=namespace, propagation_policy=propagation)
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+    ) -> None:
+        """Delete an object without waiting for its end.
+
+        Args:
+            propagation: Background, Foreground or Orphan.
+            grace_seconds: what a pod gets to end; 0 forgets it at once. Default: its own.
+        """
+        grace: dict[str, Any] = {} if grace_seconds is None else {"grace_period_seconds": grace_seconds}
+        self._call(kind, "delete", name=name, namespace=namespace, propagation_policy=propagation, **grace)
+
+    def evict(self, name: str, namespace: str) -> None:
+        """Evict a pod as `kubectl drain` does."""
+        body = kubernetes.client.V1Eviction(metadata=kubernetes.client.V1ObjectMeta(name=name, namespace=namespace))
+        kubernetes.client.CoreV1Api(self._client.client).create_namespaced_pod_eviction(name, namespace, body)
 
     def read_log(self, name: str, namespace: str) -> str:
         """Return what a pod has printed so far."""
