@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Container images set it; here every process of every test would compile the whole training stack anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install lint format setup test test-unit test-architectures test-interruptions test-contract test-cluster crd new-task constraints demo down status test-gpu bench bench-gpu build
+.PHONY: help install lint format setup test test-unit test-architectures test-interruptions test-contract test-cluster test-disruptions crd new-task constraints demo down status test-gpu bench bench-gpu build
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ test: lint setup test-unit test-contract test-cluster ## everything but what nee
 # Two workers: most of these tests wait for a process or have one thread. A file stays on one of them, which builds its
 # models, servers and releases once.
 test-unit: install ## what needs no root and no cluster
-	$(PYTEST) -n 2 --dist loadfile -m "not contract and not cluster and not gpu and not architectures and not interruptions"
+	$(PYTEST) -n 2 --dist loadfile -m "not contract and not cluster and not gpu and not architectures and not interruptions and not disruptions"
 
 # Each worker builds the models of the types it tries.
 test-architectures: install ## every architecture with every method, half an hour
@@ -54,6 +54,10 @@ test-contract: install ## against a real API server, without root
 # One node for all, so one after the other.
 test-cluster: install ## whole jobs on a real node; needs root
 	$(PYTEST) -m cluster
+
+# What was tried before with the same images is not tried again.
+test-disruptions: install ## two hundred runs that are disturbed on a real node; hours; needs root
+	$(PYTEST) -m disruptions
 
 crd: install ## render the CRD and the pages that are made from code, tables and figures
 	$(PYTHON) scripts/render.py

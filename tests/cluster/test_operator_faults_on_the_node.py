@@ -1,12 +1,11 @@
 """The operator dies, the user suspends and deletes: runs end the same, with one Job per stage and attempt."""
 
-import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bad_inputs
+import node_processes
 import pytest
 from manifests import make_manifest
 
@@ -14,7 +13,7 @@ from finetune_api import group
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase
 from finetune_api.kinds.status_conditions import is_true
 from finetune_demo import runs
-from finetune_devcluster import cgroups, waiting
+from finetune_devcluster import waiting
 
 pytestmark = pytest.mark.cluster
 
@@ -55,30 +54,14 @@ def _wait(product: Any, name: str, is_reached: Callable[[FineTuneJobStatus], boo
     ]
 
 
-def _find_operator_processes(cluster_name: str) -> list[int]:
-    """Process ids of the operator in the containers of this cluster, never of another one on the same machine."""
-    pods = f"/{cgroups.group_name(cluster_name)}/kubepods/"
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (directory / "cmdline").read_bytes().split(b"\0")
-            is_ours = pods in (directory / "cgroup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if is_ours and b"finetune_operator" in arguments:
-            found.append(int(directory.name))
-    return found
-
-
 def _kill_operator(product: Any) -> None:
     def require() -> list[int]:
-        found = _find_operator_processes(product.running.name)
+        found = node_processes.find_operators(product.running.name)
         if not found:
             raise waiting.NotYetError("no operator process")
         return found
 
-    for process in waiting.wait_for("an operator process", require, 120.0):
-        os.kill(process, signal.SIGKILL)
+    node_processes.send(waiting.wait_for("an operator process", require, 120.0), signal.SIGKILL)
 
 
 MOMENTS: dict[str, Callable[[FineTuneJobStatus], bool]] = {

@@ -81,18 +81,20 @@ class FaultProxy:
 
 
 @contextlib.contextmanager
-def start_fault_proxy(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[FaultProxy]:
-    """Run a proxy on a free port of loopback, which speaks TLS where it is given a context."""
+def start_fault_proxy(
+    upstream: str, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+) -> Iterator[FaultProxy]:
+    """Run a proxy on a free port of an address, which speaks TLS where it is given a context."""
     proxy = FaultProxy(upstream)
 
     class Handler(_Handler):
         state = proxy
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer((address, 0), Handler)
     server.daemon_threads = True
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    proxy.endpoint_url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    proxy.endpoint_url = f"{'https' if tls else 'http'}://{address}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -35,6 +35,8 @@ class Product:
     folder: Path
     prometheus_url: str
     registry: str
+    images: str
+    """Name both images in one word: another one means that something was built anew."""
     _namespaces: set[str] = field(default_factory=set)
 
     def make_namespace(self, name: str) -> None:
@@ -233,6 +235,7 @@ def product(node_cluster: cluster.Cluster) -> Iterator[Product]:
     with _s3(node_cluster) as client:
         buckets.make_buckets(client)
     with api_client.connect(node_cluster.kubeconfig) as client:
-        installed = Product(node_cluster, client, folder, prometheus_url, built.trainer.split("/")[0])
+        tags = "-".join(image.rsplit(":", 1)[1] for image in (built.operator, built.trainer))
+        installed = Product(node_cluster, client, folder, prometheus_url, built.trainer.split("/")[0], tags)
         installed.upload_examples(["movie-sentiment", "define-nouns"])
         yield installed
