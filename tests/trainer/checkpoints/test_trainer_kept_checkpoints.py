@@ -9,7 +9,9 @@ import pytest
 import training_runs
 from training_runs import BUCKET, RunBench, method
 
+from finetune_api.errors import Interrupted
 from finetune_api.run import RunConfig
+from finetune_trainer.stages import train
 from finetune_trainer.telemetry import live
 
 
@@ -63,6 +65,23 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(b
         f"checkpoint s3://{BUCKET}/{newest} is damaged and was passed over: "
         "weights.safetensors has other content than its manifest says"
     ]
+
+
+def test_a_pod_tells_its_share_of_all_steps_as_soon_as_it_knows_where_it_begins(
+    bench: RunBench, tmp_path: Path
+) -> None:
+    config = prepare(bench)
+    interruptions.interrupt_when(config, tmp_path / "1", "training at step 4")
+    again = config.model_copy(update={"job": config.job.model_copy(update={"attempt": 2})})
+
+    with (
+        interruptions.signal_when(lambda _: live.STATE.read().resumed_from_step is not None),
+        pytest.raises(Interrupted),
+    ):
+        train.run(again, tmp_path / "2")
+
+    known = live.STATE.read()
+    assert (known.step, known.total_steps, known.percent) == (3, 6, 50)
 
 
 def test_of_a_run_that_has_published_no_checkpoint_is_left(bench: RunBench, tmp_path: Path) -> None:

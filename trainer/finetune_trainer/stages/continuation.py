@@ -69,6 +69,8 @@ class Continuation:
             prometheus.record_warning(text)
         step = restored.state.position.step if restored is not None else 0
         logger.info("the training begins after step %d", step)
+        # Together, so that nobody is told of a step and no share of the whole.
+        prometheus.record_plan(plan.parse_plan(self._prepared.resolved).total_steps)
         prometheus.record_resumed(step)
         prometheus.record_checkpoints(self._archive.list_kept())
 
