@@ -5,6 +5,7 @@ the exit code, the pod's conditions. Exit code 0 alone proves nothing: the messa
 committed. Texts from pods are data of somebody else: scrubbed, cut, never trusted beyond the fields of the message.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -196,6 +197,9 @@ def _decide_failed_pod(attempt: Attempt, pod: ChildPod, memory_remedy: str) -> O
     if pod.disruption or code in exits.IGNORED_EXIT_CODES:
         text = pod.disruption or f"pod {pod.name} was stopped by a signal"
         return _fail(End.UNCOUNTED, failures.build_failure(Reason.POD_DISRUPTED, text, exit_code=code))
+    if code is None and pod.started_at is None:
+        # Its node has refused it, as the kubelet does when somebody else was faster or a device is gone.
+        return _fail(End.UNCOUNTED, failures.build_failure(Reason.POD_DISRUPTED, _tell_end(pod)))
     return _fail(End.COUNTED, _describe(pod, message))
 
 
@@ -207,15 +211,26 @@ def _describe(pod: ChildPod, message: TerminationMessage | None) -> Failure:
         return failures.build_failure(Reason(message.reason), message.message or _tell_end(pod), message.remedy, code)
     # Without a message 137 may be anything from an impatient node to `kill -9`: memory is only blamed on evidence.
     reason = Reason.INTERNAL if code == ExitCode.KILLED else allowed[0]
-    text = message.message if message is not None else pod.termination_text.strip()
+    text = message.message if message is not None else _find_last_words(pod.termination_text)
     remedy = message.remedy if message is not None else ""
     return failures.build_failure(reason, f"{_tell_end(pod)}: {text}" if text else _tell_end(pod), remedy, code)
 
 
+def _find_last_words(text: str) -> str:
+    """Return what of a text without a message is worth reading: of the end of a log, which the kubelet puts there, the
+    last line's message; else all of it.
+    """
+    lines = text.strip().splitlines()
+    try:
+        last = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return text.strip()
+    return f"its log ends with: {last['message']}" if isinstance(last, dict) and "message" in last else text.strip()
+
+
 def _tell_end(pod: ChildPod) -> str:
     if pod.exit_code is None:
-        return (
-            f"pod {pod.name} failed before its container ran ({pod.reason or 'no reason given'}) {pod.message}".strip()
-        )
+        text = f"pod {pod.name} failed before its container ran ({pod.reason or 'no reason given'})"
+        return f"{text}: {pod.message.strip()}" if pod.message.strip() else text
     known = _CRASHES.get(ExitCode(pod.exit_code)) if pod.exit_code in set(ExitCode) else None
     return f"pod {pod.name} ended with exit code {pod.exit_code}" + (f" ({known})" if known else "")

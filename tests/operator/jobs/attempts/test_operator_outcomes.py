@@ -117,6 +117,16 @@ ENDED = [
         limit=0,
     ),
     Ended(
+        "of a log's end the last line's message is shown",
+        137,
+        "Internal",
+        "Failed",
+        '-4c74-a137", "rank": 0}\n{"level": "info", "message": "step=79 of=800", "rank": 0}\n',
+        want_message="ended with exit code 137 (SIGKILL): its log ends with: step=79 of=800",
+        want_counted=True,
+        limit=0,
+    ),
+    Ended(
         "secrets in it are not",
         1,
         "Internal",
@@ -161,6 +171,20 @@ def test_an_attempt_that_ends_with(case: Ended) -> None:
         assert plan.requeue_after is not None
         assert 5 <= plan.requeue_after <= 11
         assert _kinds(plan) == []
+
+
+def test_a_pod_that_its_node_refuses_counts_nothing() -> None:
+    cluster = to_prepare()
+    cluster.step(1)
+    text = "Pod was rejected: Node didn't have enough resource: cpu, requested: 600, used: 1750, capacity: 2000"
+    cluster.add_pod(5)["status"] = {"phase": "Failed", "reason": "OutOfcpu", "message": text}
+    objects.end_child(cluster.children[-1], "Failed", 20, "BackoffLimitExceeded")
+    plan = cluster.step(20)
+    [attempt] = cluster.status["attempts"]
+    assert (attempt["cause"], attempt["counted"]) == ("PodDisrupted", False)
+    assert attempt["message"].endswith(f" failed before its container ran (OutOfcpu): {text}")
+    assert cluster.status["phase"] == "Pending"
+    assert _events(plan) == ["AttemptFailed"]
 
 
 def test_the_message_and_remedy_of_the_trainer_are_shown_as_they_are() -> None:
