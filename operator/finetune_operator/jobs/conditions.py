@@ -73,6 +73,7 @@ _READY_REASONS = {
     State.FAILED: Milestone.FAILED,
 }
 _MOVING = {State.PENDING, State.QUEUED, State.RUNNING, State.RETRYING, State.STOPPING}
+_DELETED = "; deleted since, because the model is published"
 
 Row = tuple[ConditionType, ConditionStatus, str, str]
 
@@ -164,7 +165,7 @@ def _build_milestone_rows(current: FineTuneJobStatus, result: Result, facts: Fac
         quota,
         (ConditionType.RUNNING, TRUE if running else FALSE, Milestone.RUNNING.value if running else pending, ""),
         milestone(ConditionType.ARTIFACTS_UPLOADED, current.artifacts is not None, Milestone.ARTIFACTS_UPLOADED),
-        _build_checkpoint_row(current, undecided, pending),
+        _build_checkpoint_row(current, result, undecided, pending),
         (ConditionType.TERMINATION_STUCK, *_build_stuck(facts)),
     ]
     was_created = is_finished and status_conditions.is_true(current.conditions, ConditionType.JOB_CREATED)
@@ -173,7 +174,7 @@ def _build_milestone_rows(current: FineTuneJobStatus, result: Result, facts: Fac
     return [*rows, (ConditionType.JOB_CREATED, TRUE if has_job else FALSE, created, "")]
 
 
-def _build_checkpoint_row(current: FineTuneJobStatus, undecided: ConditionStatus, pending: str) -> Row:
+def _build_checkpoint_row(current: FineTuneJobStatus, result: Result, undecided: ConditionStatus, pending: str) -> Row:
     condition_type = ConditionType.CHECKPOINT_SAVED
     newest = current.checkpoints[0] if current.checkpoints else None
     text = f"step {newest.step} of attempt {newest.attempt}, saved at {newest.time}" if newest is not None else ""
@@ -186,7 +187,8 @@ def _build_checkpoint_row(current: FineTuneJobStatus, undecided: ConditionStatus
     old = status_conditions.find_condition(current.conditions, condition_type)
     if old is not None and old.status == TRUE:
         # Reached all the same: they are deleted when the run has succeeded.
-        return (condition_type, TRUE, old.reason, old.message)
+        is_news = result.state is State.SUCCEEDED and not old.message.endswith(_DELETED)
+        return (condition_type, TRUE, old.reason, old.message + _DELETED if is_news else old.message)
     return (condition_type, undecided, pending, "")
 
 

@@ -50,7 +50,7 @@ def _record_evaluation(context: Context) -> None:
     if new is None or new == old or not new.metrics:
         return
     figure = f"{new.metrics[0].name}={new.metrics[0].value}"
-    best = "the best so far" if new.is_best else "an earlier one was better"
+    best = "the best so far" if new.is_best else "an earlier one was at least as good"
     context.record_event(Milestone.EVALUATED, f"step {new.step}: {figure} on the validation rows, {best}")
 
 

@@ -150,7 +150,7 @@ class EvaluationStatus(Model):
     metrics: Annotated[list[Metric], Field(max_length=MAX_CHECKPOINT_METRICS)] = []
     """metrics on the validation rows, the one that chooses first."""
     is_best: bool = False
-    """isBest: no evaluation before it was better."""
+    """isBest: it is better than every evaluation before it."""
 
 
 class MetricsStatus(Model):

@@ -32,7 +32,9 @@ def record_begin(context: Context, pod: ChildPod, step: int, told_lost_steps: in
     )
     number = context.status.attempts[-1].number
     begin = f"goes on from step {step}" if step else "begins anew: no checkpoint could be used"
-    lost = f"{lost_steps} steps are made again ({lost_seconds} s)" if lost_steps else "no step is lost"
+    # A pod that was killed hasn't told how far it came: it had been asked some seconds before.
+    nothing = "no step is lost" if progress.step == step > 0 else "no step is known to be lost"
+    lost = f"at least {lost_steps} steps are made again ({lost_seconds} s)" if lost_steps else nothing
     context.record_event(Milestone.RESUMED, f"attempt {number} {begin}; {lost}")
 
 

@@ -175,7 +175,7 @@ def test_an_evaluation_is_told_by_one_event() -> None:
     assert cluster.tell(_last_pod(cluster), 80, **report | {"percent": 60}).events == ()
     worse = {"step": 150, "metrics": [ACCURACY | {"value": "0.90"}], "isBest": False}
     [event] = cluster.tell(_last_pod(cluster), 90, **report | {"lastEvaluation": worse}).events
-    assert event.message == "step 150: accuracy=0.90 on the validation rows, an earlier one was better"
+    assert event.message == "step 150: accuracy=0.90 on the validation rows, an earlier one was at least as good"
 
 
 # Checkpoints.
@@ -221,7 +221,10 @@ def test_after_success_the_list_says_what_is_left(
     cluster.step(102)
     assert cluster.status["phase"] == "Succeeded"
     assert [item["step"] for item in cluster.status.get("checkpoints", [])] == want_steps
-    assert cluster.get_condition("CheckpointSaved")[0] == "True", "the milestone stays reached"
+    value, reason, text = cluster.get_condition("CheckpointSaved")
+    assert (value, reason) == ("True", "CheckpointSaved"), "the milestone stays reached"
+    assert text.endswith("; deleted since, because the model is published") == (not want_steps)
+    assert cluster.step(103).status["conditions"] == cluster.status["conditions"]
 
 
 def test_a_wish_for_a_checkpoint_is_passed_on_once() -> None:
@@ -271,7 +274,7 @@ def test_what_is_lost_by_an_interruption_is_counted_once_and_told() -> None:
     [event] = plan.events
     assert (event.reason, event.message) == (
         "Resumed",
-        "attempt 1 goes on from step 100; 20 steps are made again (20 s)",
+        "attempt 1 goes on from step 100; at least 20 steps are made again (20 s)",
     )
     status = cluster.status
     assert (status["lostSteps"], status["lostSeconds"], status["preemptionCount"]) == (20, 20, 1)
@@ -306,7 +309,9 @@ def test_a_run_without_a_usable_checkpoint_begins_anew() -> None:
     cluster.tell(_last_pod(cluster), 100, **REPORT)
     _interrupt(cluster, 110, disruption="node gone")
     [event] = cluster.tell(_last_pod(cluster), 150, stage="train", step=0, resumedFromStep=0).events
-    assert event.message == ("attempt 1 begins anew: no checkpoint could be used; 120 steps are made again (85 s)")
+    assert event.message == (
+        "attempt 1 begins anew: no checkpoint could be used; at least 120 steps are made again (85 s)"
+    )
     assert (cluster.status["lostSteps"], cluster.status["lostSeconds"]) == (120, 85)
 
 
@@ -330,7 +335,7 @@ def test_the_next_attempt_goes_on_where_the_message_of_a_crash_says() -> None:
     objects.start_pod(cluster.add_pod(155), 160)
     cluster.step(161)
     [event] = cluster.tell(_last_pod(cluster), 170, **REPORT | {"step": 100}, resumedFromStep=100, lostSteps=5).events
-    assert event.message == "attempt 2 goes on from step 100; 28 steps are made again (31 s)"
+    assert event.message == "attempt 2 goes on from step 100; at least 28 steps are made again (31 s)"
     assert cluster.status["attempts"][-1]["resumedFromStep"] == 100
     assert cluster.status.get("preemptionCount", 0) == 0
 
