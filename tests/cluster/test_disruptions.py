@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from typing import Any
 
 import disruption_sweep
+import disturbance_plans
 import pytest
 from disruption_sweep import Result, Sweep
 
 SEEDS = 200
-FEW = (1, 3, 7, 12, 14, 20)
-"""Every kind of disturbance and of recipe is among them."""
+FEW = (7, 8, 9, 10, 11, 12)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,12 @@ def results(sweep: Sweep, request: pytest.FixtureRequest) -> Iterator[dict[int, 
     text = sweep.write_summary()
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(f"\n{text}")
+
+
+def test_every_kind_of_disturbance_and_of_run_is_among_the_few() -> None:
+    plans = [disturbance_plans.draw_plan(seed) for seed in FEW]
+    assert {plan.recipe for plan in plans} == set(disturbance_plans.RECIPES)
+    assert {item.kind for plan in plans for item in plan.disturbances} == set(disturbance_plans.Kind)
 
 
 @pytest.mark.cluster
