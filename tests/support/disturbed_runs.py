@@ -21,7 +21,8 @@ from watched_runs import Sight, Watch
 
 from finetune_api import artifacts, group
 from finetune_api.artifacts import RunManifest
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase, is_true
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase
+from finetune_api.kinds.status_conditions import is_true
 from finetune_api.metrics import TrainerPhase
 from finetune_api.run import Stage
 from finetune_demo import installation, runs
