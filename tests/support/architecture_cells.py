@@ -420,10 +420,15 @@ def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
     return {name: weight for path in folder.glob("*.safetensors") for name, weight in load_file(path).items()}
 
 
+def _without_dtype(value: Any) -> Any:
+    """Leave out of a part's configuration what it is loaded in, which transformers writes beside that of the whole."""
+    return {name: item for name, item in value.items() if name != "dtype"} if isinstance(value, dict) else value
+
+
 def _compare_keys(base: Mapping[str, Any], tuned: Mapping[str, Any], allowed: frozenset[str]) -> list[str]:
     faults = []
     for key in sorted({*base, *tuned} - allowed):
-        before, after = base.get(key), tuned.get(key)
+        before, after = _without_dtype(base.get(key)), _without_dtype(tuned.get(key))
         if before != after and not (key == "pad_token_id" and before is None):
             faults.append(f"{key} is {after} instead of {before}")
     return faults
