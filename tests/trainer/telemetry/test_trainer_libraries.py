@@ -41,7 +41,7 @@ def read(log: io.StringIO) -> list[str]:
 
 def test_a_warning_is_heard_unless_it_is_left_out_by_name(log: io.StringIO) -> None:
     for text in (*LEFT_OUT, *HEARD):
-        logging.getLogger("transformers.modeling_utils").warning(text)
+        logging.getLogger("a_library.of_models").warning(text)
     assert read(log) == HEARD
 
 
