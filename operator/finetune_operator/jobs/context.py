@@ -19,7 +19,7 @@ from finetune_operator.runtime.plan import Action, Event
 from finetune_operator.settings import Settings
 
 if TYPE_CHECKING:
-    from finetune_operator.jobs.attempts.waiting import Wait
+    from finetune_operator.jobs.attempts.wait_causes import Wait
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from finetune_api import group, names
 from finetune_api.kinds import status_fields
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Phase
 from finetune_operator.jobs import observe, reconcile, reports
-from finetune_operator.jobs.attempts import limits
+from finetune_operator.jobs.attempts import deadlines
 from finetune_operator.jobs.builders import job as job_builder
 from finetune_operator.jobs.metrics import JobFacts, JobMetrics
 from finetune_operator.jobs.reports import Known
@@ -50,7 +50,7 @@ class FineTuneJobs:
     def list_unexplained(self, children: Children, now: datetime) -> Sequence[str]:
         found = observe.observe_children("", children)
         with_pods = {pod.job_uid for pod in found.pods}
-        due = now - timedelta(seconds=limits.EVENTS_AFTER_SECONDS)
+        due = now - timedelta(seconds=deadlines.EVENTS_AFTER_SECONDS)
         waiting = [
             item.uid
             for item in found.jobs

@@ -16,7 +16,7 @@ from finetune_api.kinds import status_conditions, status_fields
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Milestone, Reason
 from finetune_operator.jobs import cleanup, conditions, display, failures, progress, transitions
-from finetune_operator.jobs.attempts import end, follow, limits, reports, resumption, start
+from finetune_operator.jobs.attempts import deadlines, end, follow, reports, resumption, start
 from finetune_operator.jobs.conditions import Facts, Result, State
 from finetune_operator.jobs.context import Context
 from finetune_operator.jobs.observe import FineTuneJob, Observed
@@ -111,7 +111,7 @@ def _decide(context: Context) -> Result:
     follow.record_pods(context)
     reports.read_answer(context)
     # Limits end the run wherever it stands, then the user's wish to pause it holds.
-    result = limits.enforce_deadlines(context, spec) or _suspend(context, spec)
+    result = deadlines.enforce_deadlines(context, spec) or _suspend(context, spec)
     if result is not None:
         return result
     # Jobs of former attempts must not run beside the current one.

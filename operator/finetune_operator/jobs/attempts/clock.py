@@ -14,7 +14,7 @@ from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStat
 from finetune_api.kinds.status_conditions import ConditionStatus
 from finetune_api.run import Stage
 from finetune_operator.jobs.observe import ChildPod
-from finetune_operator.jobs.policies import deadlines
+from finetune_operator.jobs.policies import elapsed
 
 
 def begin(current: FineTuneJobStatus, stage: Stage, job_name: str, job_uid: str) -> FineTuneJobStatus:
@@ -68,12 +68,12 @@ def measure_active_seconds(
     ends = [end for pod in pods if (end := pod.find_end(now)) is not None]
     is_running = any(pod.is_running(now) for pod in pods)
     until = now if is_running or not ends else min(now, max(ends))
-    recorded = attempt.active_seconds + deadlines.compute_elapsed_seconds(running_since, until)
-    visible = sum(deadlines.compute_elapsed_seconds(pod.started_at, pod.find_end(now) or until) for pod in pods)
+    recorded = attempt.active_seconds + elapsed.compute_elapsed_seconds(running_since, until)
+    visible = sum(elapsed.compute_elapsed_seconds(pod.started_at, pod.find_end(now) or until) for pod in pods)
     return max(recorded, visible)
 
 
 def compute_pending_seconds(current: FineTuneJobStatus, now: datetime) -> int:
     """Return for how long no pod has run."""
     since = status_fields.parse_time(current.pending_since) if current.pending_since else None
-    return deadlines.compute_elapsed_seconds(since, now)
+    return elapsed.compute_elapsed_seconds(since, now)

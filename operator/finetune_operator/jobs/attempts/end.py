@@ -11,7 +11,7 @@ from finetune_api.kinds.attempts import MAX_ATTEMPT_MESSAGE_LENGTH, Attempt
 from finetune_api.kinds.finetunejob.status import Artifacts, Failure, FineTuneJobStatus, MemoryStatus, Milestone, Reason
 from finetune_api.run import Stage, TerminationMessage
 from finetune_operator.jobs import failures, reports
-from finetune_operator.jobs.attempts import clock, limits, outcome
+from finetune_operator.jobs.attempts import clock, deadlines, outcome
 from finetune_operator.jobs.attempts.outcome import End, Outcome
 from finetune_operator.jobs.conditions import Result, State
 from finetune_operator.jobs.context import Context
@@ -57,7 +57,7 @@ def _find_outcome(context: Context, attempt: Attempt, child: ChildJob | None) ->
         attempt,
         child,
         pods,
-        is_out_of_time=limits.is_out_of_time(context, attempt, child),
+        is_out_of_time=deadlines.is_out_of_time(context, attempt, child),
         is_lost_again=[item.cause for item in context.status.attempts[-2:-1]] == [Milestone.MESSAGE_LOST],
         memory_remedy=_build_memory_remedy(context, Stage(attempt.stage)),
     )

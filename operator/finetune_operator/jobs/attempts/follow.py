@@ -8,11 +8,11 @@ from finetune_api.kinds.attempts import Attempt
 from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import Milestone, Reason
 from finetune_api.run import Stage
-from finetune_operator.jobs.attempts import clock, limits, outcome, waiting
+from finetune_operator.jobs.attempts import clock, deadlines, outcome, wait_causes
 from finetune_operator.jobs.conditions import Result, State
 from finetune_operator.jobs.context import Context
 from finetune_operator.jobs.observe import ChildJob, ChildPod
-from finetune_operator.jobs.policies import deadlines
+from finetune_operator.jobs.policies import elapsed
 from finetune_operator.runtime.plan import PatchJob
 
 
@@ -48,7 +48,7 @@ def record_pods(context: Context) -> None:
         _record_running(context, child, running, running.started_at)
         return
     grace = context.settings.unschedulable_grace_seconds
-    context.wait = waiting.describe_wait(child, pods, context.now, grace)
+    context.wait = wait_causes.describe_wait(child, pods, context.now, grace)
     if since is not None:
         context.update_attempt(active_seconds=clock.measure_active_seconds(attempt, since, pods, context.now))
         context.update(pending_since=status_fields.build_time(context.now))
@@ -63,28 +63,28 @@ def record_pods(context: Context) -> None:
 
 def follow_attempt(context: Context, spec: FineTuneJobSpec, attempt: Attempt, child: ChildJob) -> Result:
     """Say where the live attempt stands, and when time alone may change that."""
-    limit = limits.compute_job_deadline(context, spec, Stage(attempt.stage))
+    limit = deadlines.compute_job_deadline(context, spec, Stage(attempt.stage))
     if child.active_deadline_seconds != limit and not child.is_deleting:
         context.actions.append(PatchJob(child.name, child.uid, {"activeDeadlineSeconds": limit}))
     wait = context.wait
     if wait is None:
         text = f"attempt {attempt.number} of stage {attempt.stage} runs"
-        return Result(State.RUNNING, text, requeue_after=limits.find_running_wait(context, spec, attempt))
+        return Result(State.RUNNING, text, requeue_after=deadlines.find_running_wait(context, spec, attempt))
     state = State.QUEUED if wait.is_queued else State.PENDING
-    requeue_after = limits.find_pending_wait(context, spec, child)
+    requeue_after = deadlines.find_pending_wait(context, spec, child)
     return Result(state, wait.message, str(wait.reason), wait.is_stalled, requeue_after=requeue_after)
 
 
 def await_removal(context: Context, spec: FineTuneJobSpec) -> Result:
     """Wait for the pods of former attempts, as long as for any other pod."""
     context.update(pending_since=context.status.pending_since or status_fields.build_time(context.now))
-    wait = limits.find_removal_wait(context, spec)
+    wait = deadlines.find_removal_wait(context, spec)
     text = "waiting until the pods of the former attempt are gone"
     stuck = context.find_stuck_pod()
     if stuck:
         reason = Milestone.NODE_UNREACHABLE.value
         return Result(State.PENDING, f"{text}: {stuck}", reason, is_stalled=True, requeue_after=wait)
-    waits = [wait, *limits.list_stuck_waits(context, context.list_remaining_pods())]
+    waits = [wait, *deadlines.list_stuck_waits(context, context.list_remaining_pods())]
     return Result(State.PENDING, text, requeue_after=min(waits))
 
 
@@ -106,7 +106,7 @@ def _record_replacement(context: Context, child: ChildJob, since: datetime, runn
     # A pod that is gone ended when its successor was made, at the latest.
     ends = [pod.finished_at for pod in others if pod.finished_at is not None and pod.finished_at >= since]
     ended_at = min([*ends, running.created_at])
-    seconds = attempt.active_seconds + deadlines.compute_elapsed_seconds(since, ended_at)
+    seconds = attempt.active_seconds + elapsed.compute_elapsed_seconds(since, ended_at)
     context.update_attempt(active_seconds=seconds)
     _record_interruption(context, child)
 

@@ -7,7 +7,7 @@ from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Milestone, 
 from finetune_api.run import Stage
 from finetune_operator.jobs.context import Context
 from finetune_operator.jobs.observe import ChildPod
-from finetune_operator.jobs.policies import deadlines
+from finetune_operator.jobs.policies import elapsed
 
 
 def record_begin(context: Context, pod: ChildPod, step: int, told_lost_steps: int | None) -> None:
@@ -80,7 +80,7 @@ def _measure_lost_seconds(context: Context, pod: ChildPod, step: int, seconds_be
     if saved is None:
         return seconds_before if step == 0 else 0
     ended_at = _find_earlier_end(context, pod)
-    return min(seconds_before, deadlines.compute_elapsed_seconds(status_fields.parse_time(saved.time), ended_at))
+    return min(seconds_before, elapsed.compute_elapsed_seconds(status_fields.parse_time(saved.time), ended_at))
 
 
 def _find_earlier_end(context: Context, pod: ChildPod) -> datetime:

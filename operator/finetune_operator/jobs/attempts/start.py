@@ -13,7 +13,7 @@ from finetune_api.kinds.finetunejob.spec import FineTuneJobSpec
 from finetune_api.kinds.finetunejob.status import FineTuneJobStatus, Milestone, Reason, ResolvedKey
 from finetune_api.run import JobIdentity, PreparedReference, Stage
 from finetune_operator.jobs import failures
-from finetune_operator.jobs.attempts import clock, limits, refusals
+from finetune_operator.jobs.attempts import clock, deadlines, refusals
 from finetune_operator.jobs.builders import inherited
 from finetune_operator.jobs.builders import job as job_builder
 from finetune_operator.jobs.conditions import Result, State
@@ -56,7 +56,7 @@ def _build_job(context: Context, spec: FineTuneJobSpec, stage: Stage, image: str
         stage,
         image=image,
         prepared=_build_prepared(context.status) if stage is Stage.TRAIN else None,
-        deadline_seconds=limits.compute_job_deadline(context, spec, stage),
+        deadline_seconds=deadlines.compute_job_deadline(context, spec, stage),
         grace_seconds=_compute_grace(context.status, stage),
         settings=context.settings,
         inherited=inherited.Inherited(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from finetune_api.kinds.finetunejob.status import Reason
-from finetune_operator.jobs.policies import deadlines, retries, suspend, ttl
+from finetune_operator.jobs.policies import elapsed, retries, suspend, ttl
 from finetune_operator.jobs.policies.suspend import Step
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -73,16 +73,16 @@ def test_every_case_of_suspension(wanted: bool, condemned: bool, job: bool, dele
 
 @pytest.mark.parametrize(("seconds", "want"), [(0, 0), (1.9, 1), (-5, 0), (86_400, 86_400)])
 def test_no_duration_is_negative(seconds: float, want: int) -> None:
-    assert deadlines.compute_elapsed_seconds(NOON, NOON + timedelta(seconds=seconds)) == want
+    assert elapsed.compute_elapsed_seconds(NOON, NOON + timedelta(seconds=seconds)) == want
 
 
 def test_no_beginning_is_no_duration() -> None:
-    assert deadlines.compute_elapsed_seconds(None, NOON) == 0
+    assert elapsed.compute_elapsed_seconds(None, NOON) == 0
 
 
 @pytest.mark.parametrize(("left", "pending", "want"), [(100, 60, 160), (0, 60, 61), (-5, 60, 61)])
 def test_the_jobs_own_limit_leaves_time_to_wait(left: int, pending: int, want: int) -> None:
-    assert deadlines.compute_job_deadline_seconds(left, pending) == want
+    assert elapsed.compute_job_deadline_seconds(left, pending) == want
 
 
 def test_only_jobs_with_another_ttl_are_changed() -> None:

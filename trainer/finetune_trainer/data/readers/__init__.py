@@ -4,7 +4,7 @@ Reading streams, and every dimension is bounded: bytes of a row, depth of JSON, 
 grow. What is wrong with a row is collected with its file and line and does not stop the reading; what is wrong with a
 file ends it. Nothing here knows what a row means.
 
-Read `record` first, then `streams`, then a format: `json_files`, `csv_files`, `text_files`, `parquet_files`. A new
+Read `record` first, then `text_lines`, then a format: `json_files`, `csv_files`, `text_files`, `parquet_files`. A new
 format is a module with a function from path and name to records, and one entry of `_READERS`.
 """
 
@@ -16,7 +16,7 @@ from finetune_trainer import signals
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.readers import csv_files, json_files, parquet_files, text_files
 from finetune_trainer.data.readers.record import EmptyFileError, Record
-from finetune_trainer.data.readers.streams import COMPRESSIONS
+from finetune_trainer.data.readers.text_lines import COMPRESSIONS
 
 __all__ = [
     "SUFFIXES",

@@ -15,7 +15,7 @@ from pathlib import Path
 from finetune_api import wording
 from finetune_api.errors import DataError
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.readers import streams
+from finetune_trainer.data.readers import text_lines
 from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_ROW_BYTES, Record
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -44,7 +44,7 @@ def read_tabs(path: Path, name: str, findings: Findings) -> Iterator[Record]:
 
 
 def _read(path: Path, name: str, findings: Findings, expected: str) -> Iterator[Record]:
-    lines = streams.iterate_lines(path, name, findings)
+    lines = text_lines.iterate_lines(path, name, findings)
     first = list(itertools.islice(lines, _SNIFFED_LINES))
     if findings.total and first and any(finding.startswith(f"{name} line 1:") for finding in findings.kept):
         # The next line would be taken for the header, and every row after it for a bad one.

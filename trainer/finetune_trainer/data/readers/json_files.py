@@ -11,7 +11,7 @@ from pathlib import Path
 from finetune_api import wording
 from finetune_api.errors import DataError
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.readers import streams
+from finetune_trainer.data.readers import text_lines
 from finetune_trainer.data.readers.json_scanner import Scanner, TooLongError
 from finetune_trainer.data.readers.record import MAX_COLUMNS, MAX_JSON_DEPTH, MAX_ROW_BYTES, Record
 
@@ -27,7 +27,7 @@ _COMMENTS = ("//", "#", "/*")
 
 def read_lines(path: Path, name: str, findings: Findings) -> Iterator[Record]:
     """Read a .jsonl file."""
-    with streams.open_bytes(path, name) as stream:
+    with text_lines.open_bytes(path, name) as stream:
         head = stream.peek(_HEAD_CHARACTERS).decode("utf-8-sig", "ignore").lstrip()
     if head.startswith("[") or (head.startswith("{") and not _holds_lines(head) and _holds_document(head)):
         findings.note(f"{name} holds a JSON document, as .json files do, not one object a line; it is read so")
@@ -37,7 +37,7 @@ def read_lines(path: Path, name: str, findings: Findings) -> Iterator[Record]:
 
 def read_document(path: Path, name: str, findings: Findings) -> Iterator[Record]:
     """Read a .json file."""
-    with streams.open_bytes(path, name) as stream:
+    with text_lines.open_bytes(path, name) as stream:
         head = stream.peek(_HEAD_CHARACTERS).decode("utf-8-sig", "ignore").lstrip()
     if head.startswith("{") and _holds_lines(head):
         findings.note(f"{name} holds one object a line, as .jsonl files do; it is read so")
@@ -82,7 +82,7 @@ def _is_followed(line: str) -> bool:
 
 
 def _read_lines(path: Path, name: str, findings: Findings) -> Iterator[Record]:
-    for number, line in streams.iterate_lines(path, name, findings):
+    for number, line in text_lines.iterate_lines(path, name, findings):
         if line.strip():
             yield from _parse_object(line.rstrip(), f"{name} line {number}", findings)
 
@@ -135,7 +135,7 @@ def _is_deeper(value: object, depth: int) -> bool:
 
 def _read_document(path: Path, name: str, findings: Findings) -> Iterator[Record]:
     """Read whatever JSON a file holds; the row's number stands for its line within a list."""
-    with streams.open_bytes(path, name) as stream:
+    with text_lines.open_bytes(path, name) as stream:
         scanner = Scanner(stream, name)
         if scanner.peek() == "[":
             yield from _read_list(scanner, name, findings)

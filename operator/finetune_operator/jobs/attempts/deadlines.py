@@ -1,6 +1,6 @@
 """The limits of a run, of its prepare stage and of its waiting, measured on one pass; and when time alone reaches one.
 
-`policies.deadlines` is the arithmetic; here stands what it is applied to. Pure.
+`policies.elapsed` is the arithmetic; here stands what it is applied to. Pure.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from finetune_operator.jobs.attempts import clock
 from finetune_operator.jobs.conditions import Result
 from finetune_operator.jobs.context import Context
 from finetune_operator.jobs.observe import STUCK_AFTER, ChildJob, ChildPod
-from finetune_operator.jobs.policies import deadlines
+from finetune_operator.jobs.policies import elapsed
 
 EVENTS_AFTER_SECONDS = 10
 """A Job without pods for that long, or a pod that doesn't start, asks for its Events: they alone say why (a choice;
@@ -31,7 +31,7 @@ def enforce_deadlines(context: Context, spec: FineTuneJobSpec) -> Result | None:
         text = f"the run was interrupted {count} times, of which preemptionLimit allows {policy.preemption_limit}"
         return failures.build_failed(Reason.PREEMPTION_LIMIT_EXCEEDED, text)
     used = _measure_run_seconds(context)
-    if deadlines.is_reached(policy.active_deadline_seconds, used):
+    if elapsed.is_reached(policy.active_deadline_seconds, used):
         text = f"the run took {used} s of the {policy.active_deadline_seconds} s that activeDeadlineSeconds allows"
         return failures.build_failed(Reason.DEADLINE_EXCEEDED, text)
     if _is_prepare_overdue(context):
@@ -51,12 +51,12 @@ def is_out_of_time(context: Context, attempt: Attempt, child: ChildJob) -> bool:
     policy, ended_at = context.spec.run_policy, child.finished_at or context.now
     since = clock.find_running_since(context.status)
     used = clock.measure_active_seconds(attempt, since, context.list_pods(), ended_at)
-    is_long = deadlines.is_reached(policy.active_deadline_seconds, context.status.active_seconds + used)
+    is_long = elapsed.is_reached(policy.active_deadline_seconds, context.status.active_seconds + used)
     if attempt.stage == Stage.PREPARE:
-        is_long = is_long or deadlines.is_reached(context.settings.prepare_deadline_seconds, used)
+        is_long = is_long or elapsed.is_reached(context.settings.prepare_deadline_seconds, used)
     # Nothing seen to run for so long: it waited too long, or ran unseen for as long.
     pending = clock.compute_pending_seconds(context.status, ended_at)
-    return is_long or deadlines.is_reached(policy.pending_deadline_seconds, pending)
+    return is_long or elapsed.is_reached(policy.pending_deadline_seconds, pending)
 
 
 def compute_job_deadline(context: Context, spec: FineTuneJobSpec, stage: Stage) -> int:
@@ -65,23 +65,23 @@ def compute_job_deadline(context: Context, spec: FineTuneJobSpec, stage: Stage) 
     left = policy.active_deadline_seconds - context.status.active_seconds
     if stage is Stage.PREPARE:
         left = min(left, context.settings.prepare_deadline_seconds)
-    return deadlines.compute_job_deadline_seconds(left, policy.pending_deadline_seconds)
+    return elapsed.compute_job_deadline_seconds(left, policy.pending_deadline_seconds)
 
 
 def find_running_wait(context: Context, spec: FineTuneJobSpec, attempt: Attempt) -> float:
     """Return after how many seconds a running pod reaches a limit."""
-    left = deadlines.compute_wait_seconds(spec.run_policy.active_deadline_seconds, _measure_run_seconds(context))
+    left = elapsed.compute_wait_seconds(spec.run_policy.active_deadline_seconds, _measure_run_seconds(context))
     waits = [left, *list_stuck_waits(context, context.list_pods())]
     if attempt.stage == Stage.PREPARE:
         used = _measure_attempt_seconds(context, attempt)
-        waits.append(deadlines.compute_wait_seconds(context.settings.prepare_deadline_seconds, used))
+        waits.append(elapsed.compute_wait_seconds(context.settings.prepare_deadline_seconds, used))
     return min(waits)
 
 
 def find_pending_wait(context: Context, spec: FineTuneJobSpec, child: ChildJob) -> float:
     """Return after how many seconds a pod that doesn't run must be looked at again."""
     pending = clock.compute_pending_seconds(context.status, context.now)
-    waits = [deadlines.compute_wait_seconds(spec.run_policy.pending_deadline_seconds, pending)]
+    waits = [elapsed.compute_wait_seconds(spec.run_policy.pending_deadline_seconds, pending)]
     if context.wait is not None and context.wait.stalls_at is not None:
         waits.append((context.wait.stalls_at - context.now).total_seconds())
     pods = [pod for pod in context.list_pods() if not pod.is_terminal]
@@ -95,7 +95,7 @@ def find_pending_wait(context: Context, spec: FineTuneJobSpec, child: ChildJob) 
 def find_removal_wait(context: Context, spec: FineTuneJobSpec) -> float:
     """Return after how many seconds pods that must go first have taken too long."""
     pending = clock.compute_pending_seconds(context.status, context.now)
-    return deadlines.compute_wait_seconds(spec.run_policy.pending_deadline_seconds, pending)
+    return elapsed.compute_wait_seconds(spec.run_policy.pending_deadline_seconds, pending)
 
 
 def list_stuck_waits(context: Context, pods: Sequence[ChildPod]) -> list[float]:
@@ -121,14 +121,14 @@ def _is_prepare_overdue(context: Context) -> bool:
     if attempt is None or attempt.stage != Stage.PREPARE:
         return False
     used = _measure_attempt_seconds(context, attempt)
-    return deadlines.is_reached(context.settings.prepare_deadline_seconds, used)
+    return elapsed.is_reached(context.settings.prepare_deadline_seconds, used)
 
 
 def _is_pending_overdue(context: Context, spec: FineTuneJobSpec) -> bool:
     if context.running_since is not None or context.status.pending_since is None:
         return False
     pending = clock.compute_pending_seconds(context.status, context.now)
-    return deadlines.is_reached(spec.run_policy.pending_deadline_seconds, pending)
+    return elapsed.is_reached(spec.run_policy.pending_deadline_seconds, pending)
 
 
 def _describe_pending(context: Context) -> str:
