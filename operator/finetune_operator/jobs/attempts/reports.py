@@ -32,7 +32,7 @@ def read_end(context: Context) -> None:
         return
     _read_last_step(context, pods[-1])
     message = outcome.parse_message(pods[-1].termination_text, Stage.TRAIN, attempt.number)
-    if message is None:
+    if message is None or _is_outdated(context, pods[-1]):
         return
     _take_over(context, pods[-1], message)
     if message.step is not None:
@@ -49,6 +49,14 @@ def _read_last_step(context: Context, pod: ChildPod) -> None:
     report = reports.parse_report(answer.body, known.layout) if answer.body else None
     if report is not None and report.step is not None:
         _update(context, step=max(report.step, known.progress.step))
+
+
+def _is_outdated(context: Context, pod: ChildPod) -> bool:
+    """Tell whether another pod has told something since this one ended: evicted, it leaves its predecessor the last."""
+    progress = context.status.progress
+    if progress is None or progress.pod in (None, pod.name) or progress.update_time is None:
+        return False
+    return pod.finished_at is not None and status_fields.parse_time(progress.update_time) > pod.finished_at
 
 
 def read_answer(context: Context) -> None:
@@ -106,10 +114,18 @@ def _take_over(context: Context, pod: ChildPod, told: LiveProgress | Termination
         context.update(checkpoints=_sort_checkpoints(told.checkpoints))
     progress = context.status.progress or Progress()
     if told.resumed_from_step is not None and progress.resumed_from_step is None:
-        resumption.record_begin(context, pod, told.resumed_from_step, told.lost_steps)
+        resumption.record_begin(context, pod, told.resumed_from_step, told.lost_steps, _find_end_step(context, pod))
         _update(context, resumed_from_step=told.resumed_from_step)
     failure = status_fields.build_message(logs.scrub_text(told.checkpoint_failure or ""))
     _update(context, checkpoint_failure=failure or None)
+
+
+def _find_end_step(context: Context, pod: ChildPod) -> int | None:
+    """Return how far the pod before this one of the same Job came, where it told its end."""
+    others = [item for item in context.list_pods() if item.uid != pod.uid and item.is_terminal]
+    number = context.status.attempts[-1].number
+    message = outcome.parse_message(others[-1].termination_text, Stage.TRAIN, number) if others else None
+    return message.step if message is not None else None
 
 
 def _begin_pod(context: Context, pod: ChildPod) -> None:

@@ -10,13 +10,16 @@ from finetune_operator.jobs.observe import ChildPod
 from finetune_operator.jobs.policies import elapsed
 
 
-def record_begin(context: Context, pod: ChildPod, step: int, told_lost_steps: int | None) -> None:
+def record_begin(
+    context: Context, pod: ChildPod, step: int, told_lost_steps: int | None, end_step: int | None = None
+) -> None:
     """Record the step that a pod of the open attempt went on from, 0 where it began anew.
 
     Lost are the steps that the pods before it are known to have reached beyond that step.
 
     Args:
         told_lost_steps: as many as the pod itself knows of.
+        end_step: how far the pod before it came, where that told its end.
     """
     seconds_before = _find_earlier_seconds(context, pod)
     if seconds_before is None:
@@ -33,7 +36,7 @@ def record_begin(context: Context, pod: ChildPod, step: int, told_lost_steps: in
     number = context.status.attempts[-1].number
     begin = f"goes on from step {step}" if step else "begins anew: no checkpoint could be used"
     # A pod that was killed hasn't told how far it came: it had been asked some seconds before.
-    nothing = "no step is lost" if progress.step == step > 0 else "no step is known to be lost"
+    nothing = "no step is lost" if end_step == step else "no step is known to be lost"
     lost = f"at least {lost_steps} steps are made again ({lost_seconds} s)" if lost_steps else nothing
     context.record_event(Milestone.RESUMED, f"attempt {number} {begin}; {lost}")
 

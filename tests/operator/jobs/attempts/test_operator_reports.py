@@ -304,6 +304,21 @@ def test_a_pod_that_saved_before_it_ended_loses_nothing() -> None:
     assert (cluster.status["lostSteps"], cluster.status["lostSeconds"]) == (0, 0)
 
 
+def test_the_end_of_a_former_pod_is_not_told_again_when_its_successor_is_evicted() -> None:
+    cluster = _to_running()
+    text = objects.build_message("train", 1, 143, "PodDisrupted", step=131, resumedFromStep=0)
+    objects.end_pod(_last_pod(cluster), 143, 100, text)
+    cluster.step(101)
+    objects.start_pod(cluster.add_pod(110), 110)
+    cluster.tell(_last_pod(cluster), 130, **REPORT | {"step": 140}, resumedFromStep=131)
+    cluster.pods.pop()
+
+    plan = cluster.step(140)
+
+    assert "Resumed" not in list_reasons(plan)
+    assert (cluster.status.get("lostSteps", 0), cluster.status["attempts"][-1]["resumedFromStep"]) == (0, 131)
+
+
 def test_a_run_without_a_usable_checkpoint_begins_anew() -> None:
     cluster = _to_running()
     cluster.tell(_last_pod(cluster), 100, **REPORT)
