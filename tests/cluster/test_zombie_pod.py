@@ -1,16 +1,14 @@
 """A pod that everybody thinks dead wakes up after its successor has published: it says so, ends, and changes nothing.
 
 Its processes are stopped, and so is the runtime's shim that would carry out the kubelet's SIGKILL: the same as a node
-that nobody reaches. The pod is then given up as the garbage collector of pods does where a node is out of service:
-failed, then deleted without grace. Deleted alone it would stay, since its Job waits for its end.
+that nobody reaches. The pod is then given up by force: deleted without grace, and its finalizer taken away, without
+which it would stay, since its Job waits for its end.
 """
 
-import contextlib
 import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import node_processes
 import pytest
 from disturbance_plans import RECIPES
 from disturbed_runs import Bench
-from kubernetes.client import ApiException
 from watched_runs import Watch
 
 from finetune_api.exits import ExitCode
@@ -73,7 +70,7 @@ def zombie(bench: Bench) -> Zombie:
         node_processes.send(processes, signal.SIGSTOP)
         node_processes.send([shim], signal.SIGSTOP)
         try:
-            bench.product.client.delete(api_client.POD, sight.pod["metadata"]["name"], bench.namespace, grace_seconds=0)
+            _give_up(bench, sight.pod["metadata"]["name"])
             watch.touch(sight.pod)
             status = bench.finish(watch)
             before = _digest_objects(bench, watch)
@@ -88,18 +85,8 @@ def zombie(bench: Bench) -> Zombie:
 
 def _give_up(bench: Bench, name: str) -> None:
     client = bench.product.client
-    condition = {
-        "type": "DisruptionTarget",
-        "status": "True",
-        "reason": "DeletionByPodGC",
-        "message": "PodGC: node is out of service",
-        "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-    failed = {"status": {"phase": "Failed", "conditions": [condition]}}
-    client.patch(api_client.POD, name, failed, bench.namespace, subresource="status")
-    # With the end of its pod the Job may have been quicker.
-    with contextlib.suppress(ApiException):
-        client.delete(api_client.POD, name, bench.namespace, grace_seconds=0)
+    client.delete(api_client.POD, name, bench.namespace, grace_seconds=0)
+    client.patch(api_client.POD, name, {"metadata": {"finalizers": None}}, bench.namespace)
 
 
 def _share(progress: Any, steps: int) -> float:

@@ -21,7 +21,7 @@ from watched_runs import Sight, Watch
 
 from finetune_api import artifacts, group
 from finetune_api.artifacts import RunManifest
-from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase
+from finetune_api.kinds.finetunejob.status import ConditionType, FineTuneJobStatus, Phase, Reason
 from finetune_api.kinds.status_conditions import is_true
 from finetune_api.metrics import TrainerPhase
 from finetune_api.run import Stage
@@ -209,9 +209,11 @@ def _find_untrue(status: FineTuneJobStatus, watch: Watch, done: list[Done]) -> l
     seen = watch.count_lost_steps()
     if status.lost_steps > seen:
         untrue.append(f"lostSteps is {status.lost_steps}, but {seen} were seen to be made again")
-    told = [item for item in done if item.kind in disturbance_plans.TOLD_POD and item.seen]
-    if status.preemption_count > len(told):
-        untrue.append(f"preemptionCount is {status.preemption_count} after {len(told)} interruptions")
+    told = sum(item.kind in disturbance_plans.TOLD_POD and bool(item.seen) for item in done)
+    # Where another pod was faster, the node has refused one: that counts as much.
+    told += sum(item.cause == Reason.POD_DISRUPTED and item.start_time is None for item in status.attempts)
+    if status.preemption_count > told:
+        untrue.append(f"preemptionCount is {status.preemption_count} after {told} interruptions")
     return untrue
 
 
