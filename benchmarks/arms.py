@@ -22,6 +22,7 @@ from finetune_trainer.tasks.sequence_classification.train import SequenceClassif
 from finetune_trainer.telemetry.progress import ProgressLog
 from finetune_trainer.training import arguments
 from finetune_trainer.training import trainer as loop
+from finetune_trainer.training.checkpointing import Checkpointing
 
 Row = dict[str, Any]
 _LEARNING_RATE = 1e-4
@@ -91,6 +92,7 @@ def build_ours(
         best_metric="loss",
         batch_size=batch_size,
         progress=ProgressLog(steps),
+        checkpointing=Checkpointing(None, None, scratch, rank=0, num_ranks=1, device=torch.device(device)),
     )
 
 

@@ -140,7 +140,7 @@ def test_every_field_of_the_installation_page_is_one_of_the_job() -> None:
     words = {word for word in _words_in_backticks() if re.fullmatch(r"(spec|status|storage)\.[\w.]+", word)}
     paths = {f"spec.{word}" if word.startswith("storage") else word for word in words}
     assert [path for path in paths if _resolve(job, path) is None] == []
-    assert len(paths) == 11
+    assert len(paths) == 13
     [_, text] = find_blocks("docs/installation.md", "yaml")
     assert [key for key in yaml.safe_load(text)["storage"] if _resolve(job, f"spec.storage.{key}") is None] == []
 

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -84,13 +83,12 @@ def compute_gradient(folder: Path, rows: Path, tokens: int, is_packed: bool, scr
 
 
 def save_gradient_of_rank(rank: int, port: int, folder: Path, rows: Path, output: Path) -> None:
-    """Be one of two ranks in a forked process; rank 0 writes the gradient."""
+    """Be one of two ranks in a process of its own; rank 0 writes the gradient."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     # accelerate warns where nobody has said how many threads a rank may take.
     place |= {"OMP_NUM_THREADS": 1}
     os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
-    # Inherited from the parent, which trained alone.
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
     found = compute_gradient(folder, rows, 40, True, output.parent)
     if rank == 0:
         save_file(found, output)

@@ -64,6 +64,7 @@ def test_a_classification_is_prepared_and_every_file_is_listed(stage: PrepareSta
         "precision": "Float32",
         "bestMetric": "accuracy",
         "seed": "13",
+        "checkpointSize": "240.0Ki",
         "columns": "text=text, label=label",
         "format": ".jsonl",
         "labels": "2",

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune_api.artifacts import CheckpointManifest, CheckpointPlace, S3Address, build_run_layout
+from finetune_api.errors import DataError
 from finetune_trainer.checkpoints.archive import Archive, Identity
 from finetune_trainer.checkpoints.state import Position, TrainingState
 from finetune_trainer.storage.folder import FolderStore
@@ -119,6 +121,7 @@ def test_every_bit_of_a_manifest_that_means_something_is_proven(shelf: Shelf) ->
     content = path.read_bytes()
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        shelf.archive = Archive(shelf.store, LAYOUT, IDENTITY)
         step, damages = shelf.fetch()
         assert (step == 10 and len(damages) == 1) or (step, damages) == (20, []), (place, content[place])
         # What is read all the same is what was written: blanks between the fields.
@@ -188,17 +191,70 @@ def test_a_pod_that_wakes_up_removes_nothing_of_its_successor(shelf: Shelf) -> N
     shelf.save(50, attempt=2, writer="pod-b")
     shelf.save(30)
 
+    shelf.save(25, attempt=2, writer="pod-b")
+
     shelf.archive.prune(CheckpointPlace(1, "pod-a", 30), keep=1)
 
-    assert shelf.list_steps() == [50, 40, 30]
+    assert shelf.list_steps() == [50, 40, 30, 25]
 
 
-def test_what_another_has_written_in_its_place_is_no_checkpoint_of_ours(shelf: Shelf) -> None:
+def test_one_that_is_saved_again_takes_the_place_of_the_first(shelf: Shelf) -> None:
+    # Its manifest was written, and could not be read back.
     shelf.get_path(30).mkdir()
     shelf.get_path(30, "manifest.json").write_text("{}")
 
-    with pytest.raises(Exception, match=r"step-000030/manifest.json must be what this pod has written"):
+    shelf.save(30)
+
+    assert shelf.fetch() == (30, [])
+
+
+def test_of_a_run_that_is_published_nothing_is_saved_any_more(shelf: Shelf) -> None:
+    shelf.store.put_bytes(LAYOUT.manifest, b"{}")
+
+    with pytest.raises(DataError, match=r"manifest.json is there: another pod has published this run"):
         shelf.save(30)
+
+    assert shelf.list_steps() == [20, 10]
+
+
+def test_one_that_goes_while_it_is_fetched_is_no_damage(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = shelf.store.fetch_files
+
+    def remove_first(files: Any, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        shelf.save(30)
+        for path in shelf.get_path(20).iterdir():
+            path.unlink()
+        return fetch(files, *arguments)
+
+    monkeypatch.setattr(shelf.store, "fetch_files", remove_first)
+
+    step, damages = shelf.fetch()
+
+    # The one before was whole, and would do; nothing is called damaged.
+    assert (step in (10, 30), damages) == (True, [])
+
+
+def test_a_damaged_one_is_not_shown_and_goes_with_the_next(shelf: Shelf) -> None:
+    shelf.get_path(20, "weights.safetensors").write_bytes(b"")
+    shelf.fetch()
+    assert shelf.list_steps() == [10]
+
+    shelf.save(15, attempt=2, writer="pod-b")
+    shelf.archive.prune(CheckpointPlace(2, "pod-b", 15), keep=2)
+
+    assert shelf.list_steps() == [15, 10]
+    assert not list(shelf.get_path(20).glob("*"))
+
+
+def test_what_an_earlier_attempt_has_begun_goes_too(shelf: Shelf) -> None:
+    shelf.get_path(20, "manifest.json").unlink()
+    shelf.save(30, attempt=2, writer="pod-b")
+
+    shelf.archive.prune(CheckpointPlace(2, "pod-b", 30), keep=2)
+
+    assert shelf.list_steps() == [30, 10]
+    assert not list(shelf.get_path(20).glob("*"))
 
 
 def test_after_success_all_go_whole_or_not(shelf: Shelf) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from finetune_api.artifacts import build_run_layout
 from finetune_api.errors import AccessDenied, StorageUnavailable
@@ -141,7 +142,7 @@ REFUSALS: dict[str, tuple[Callable[[], Exception], str]] = {
     ),
     "the disk is full": (
         lambda: OSError(errno.ENOSPC, "No space left on device"),
-        "the checkpoint of step 6 could not be written: No space left on device",
+        "the checkpoint of step 6 could not be saved: OSError: [Errno 28] No space left on device",
     ),
 }
 
@@ -164,6 +165,41 @@ def test_one_that_cannot_be_saved_is_told_and_leaves_the_older_ones(
     assert list((desk.root / "scratch").iterdir()) == []
     assert desk.save(7)
     assert (live.STATE.read().checkpoint_failure, desk.saver.has_failed) == (None, False)
+
+
+def test_a_disk_that_is_full_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(snapshot, "save_file", refuse)
+    desk.saver.save(desk.take(6), desk.root / "scratch" / "step-000006")
+    desk.saver.wait()
+
+    assert desk.saver.has_failed
+    assert live.STATE.read().checkpoint_failure == (
+        "the checkpoint of step 6 could not be saved: SafetensorError: "
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    )
+
+
+def test_one_that_is_given_up_for_a_newer_one_is_no_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload, is_begun = desk.store.upload_folder, threading.Event()
+
+    def upload_slowly(root: Path, address: Any, progress: Callable[[int], None]) -> Any:
+        is_begun.set()
+        while True:
+            progress(0)
+
+    monkeypatch.setattr(desk.store, "upload_folder", upload_slowly)
+    desk.saver.save(desk.take(5), desk.fill(5))
+    assert is_begun.wait(30)
+
+    desk.saver.give_up()
+
+    monkeypatch.setattr(desk.store, "upload_folder", upload)
+    assert (desk.saver.has_failed, live.STATE.read().checkpoint_failure) == (True, None)
+    assert desk.save(6)
+    assert desk.list_steps() == [6]
 
 
 def test_old_ones_that_cannot_be_removed_do_no_harm(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,8 @@ def test_two_ranks_give_the_gradient_of_one(folder: Path, whole_batch_gradient: 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Forked, so that torch need not be imported twice more; this process has one thread of torch's.
-    context = multiprocessing.get_context("fork")
+    # Not forked: tests before this one may have left autograd with threads of its own.
+    context = multiprocessing.get_context("spawn")
     arguments = (folder / "decoder", folder / "rows.parquet", folder / "of-two-ranks")
     ranks = [context.Process(target=one_step.save_gradient_of_rank, args=(rank, port, *arguments)) for rank in (0, 1)]
     for rank in ranks:

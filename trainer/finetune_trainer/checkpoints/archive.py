@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_api import artifacts, quantities
-from finetune_api.artifacts import CheckpointManifest, CheckpointPlace, RunLayout
+from finetune_api.artifacts import CheckpointManifest, CheckpointPlace, RunLayout, S3Address
 from finetune_api.errors import DataError, ReferenceNotFound
 from finetune_api.kinds.finetunejob.status import MAX_CHECKPOINT_METRICS, MAX_CHECKPOINTS, CheckpointStatus
 from finetune_trainer.checkpoints import state
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_MANIFEST_BYTES = 2**20
 """A few dozen files of a rank each; more is not ours (a choice)."""
+_LISTINGS = 3
+"""How often it is looked for checkpoints that are not gone while they are fetched (a choice)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Archive:
 
     def __init__(self, store: Store, layout: RunLayout, identity: Identity) -> None:
         self._store, self._layout, self._identity = store, layout, identity
+        self._damaged: set[CheckpointPlace] = set()
 
     def fetch_newest(
         self, folder: Path, progress: Callable[[int], None] | None = None
@@ -76,23 +79,41 @@ class Archive:
             The checkpoint, None where there is none; and what is wrong with those that are newer, a sentence each.
         """
         damages: list[str] = []
-        for place, files in self._list():
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                return self._fetch(place, files, folder, progress), damages
-            except (_DamagedError, DataError) as error:
-                damages.append(f"checkpoint {self._layout.checkpoint(place)} is damaged and was passed over: {error}")
-                logger.warning(damages[-1])
+        for _ in range(_LISTINGS):
+            is_any_gone = False
+            for place, files in self._list():
+                shutil.rmtree(folder, ignore_errors=True)
+                try:
+                    return self._fetch(place, files, folder, progress), damages
+                except ReferenceNotFound:
+                    # Its writer, which is not dead after all, has a newer one by now.
+                    logger.info("checkpoint %s is gone", self._layout.checkpoint(place))
+                    is_any_gone = True
+                except (_DamagedError, DataError) as error:
+                    self._damaged.add(place)
+                    address = self._layout.checkpoint(place)
+                    damages.append(f"checkpoint {address} is damaged and was passed over: {error}")
+                    logger.warning(damages[-1])
+            if not is_any_gone:
+                break
         shutil.rmtree(folder, ignore_errors=True)
         return None, damages
 
     def _list(self) -> list[tuple[CheckpointPlace, dict[str, RemoteFile]]]:
-        """Return every checkpoint that has a manifest, the newest first, with its files by name."""
+        """Return every checkpoint that has a manifest and no known damage, the newest first, with its files by name."""
+        whole = [
+            (place, files)
+            for place, files in self._find().items()
+            if artifacts.MANIFEST in files and place not in self._damaged
+        ]
+        return sorted(whole, key=lambda item: (item[0].step, item[0].attempt, item[0].writer), reverse=True)
+
+    def _find(self) -> dict[CheckpointPlace, dict[str, RemoteFile]]:
+        """Return the files of every checkpoint, whole or not, by name."""
         found: dict[CheckpointPlace, dict[str, RemoteFile]] = {}
         for place, name, file in self._iterate_files():
             found.setdefault(place, {})[name] = file
-        whole = [item for item in found.items() if artifacts.MANIFEST in item[1]]
-        return sorted(whole, key=lambda item: (item[0].step, item[0].attempt, item[0].writer), reverse=True)
+        return found
 
     def _iterate_files(self) -> Iterable[tuple[CheckpointPlace, str, RemoteFile]]:
         try:
@@ -129,8 +150,6 @@ class Archive:
         address = self._layout.checkpoint(place).join(artifacts.MANIFEST)
         try:
             manifest = CheckpointManifest.model_validate_json(self._store.read_bytes(address, _MAX_MANIFEST_BYTES))
-        except ReferenceNotFound as error:
-            raise _DamagedError(f"{artifacts.MANIFEST} is gone") from error
         except ValidationError as error:
             raise _DamagedError(f"{artifacts.MANIFEST} can't be read") from error
         if manifest.digest != manifest.compute_digest():
@@ -151,25 +170,38 @@ class Archive:
         """Upload a checkpoint's files, then its manifest, and read that back.
 
         Raises:
-            FineTuneError: as the store answers; DataError when something else is read back.
+            FineTuneError: as the store answers; DataError when something else is read back, or when the run has been
+                published: nobody would remove what a pod thought dead leaves then.
         """
+        if self._is_there(self._layout.manifest):
+            raise DataError(f"{self._layout.manifest} is there: another pod has published this run", "nothing")
         address = self._layout.checkpoint(place)
+        target = address.join(artifacts.MANIFEST)
+        if self._is_there(target):
+            # Saved again after its manifest was written and not read back, it is none until it is whole again.
+            self._store.delete(target)
         entries = self._store.upload_folder(folder, address, progress)
         manifest = build_manifest(self._identity).model_copy(update={"files": entries})
         manifest = manifest.model_copy(update={"digest": manifest.compute_digest()})
         content = manifest.model_dump_json(indent=1).encode() + b"\n"
-        target = address.join(artifacts.MANIFEST)
         self._store.put_if_absent(target, content)
         found = self._store.read_bytes(target, _MAX_MANIFEST_BYTES)
         if hashlib.sha256(found).digest() != hashlib.sha256(content).digest():
             raise DataError(f"{target} must be what this pod has written", "look at who else writes there")
         return manifest
 
+    def _is_there(self, address: S3Address) -> bool:
+        try:
+            self._store.find_file(address)
+        except ReferenceNotFound:
+            return False
+        return True
+
     def list_kept(self) -> list[CheckpointStatus]:
         """Return the checkpoints in the store as the status shows them, the newest first, unreadable ones left out."""
         kept = []
         for place, _ in self._list():
-            with contextlib.suppress(_DamagedError, DataError):
+            with contextlib.suppress(_DamagedError, DataError, ReferenceNotFound):
                 kept.append(self.describe(self._read_manifest(place)))
         return kept[:MAX_CHECKPOINTS]
 
@@ -186,20 +218,24 @@ class Archive:
         )
 
     def prune(self, newest: CheckpointPlace, keep: int) -> None:
-        """Remove the checkpoints before `newest`, but for the last `keep` of them with it.
+        """Remove the checkpoints before `newest`, but for the last `keep` of them with it, and what is none.
 
-        What is newer than `newest` is another pod's, of which this one does not know: it is left alone.
+        A later attempt's, and what is newer than `newest`, is another pod's, of which this one does not know: it is
+        left alone.
         """
-        older = [item for item in self._list() if item[0].step <= newest.step and item[0] != newest]
-        for place, files in older[max(0, keep - 1) :]:
-            self._remove(place, files)
+        found = {place: files for place, files in self._find().items() if place.attempt <= newest.attempt}
+        whole = [place for place, _ in self._list() if place in found and place.step <= newest.step and place != newest]
+        begun = [
+            place
+            for place, files in found.items()
+            if place.attempt < newest.attempt and artifacts.MANIFEST not in files
+        ]
+        for place in (*whole[max(0, keep - 1) :], *begun, *(self._damaged & found.keys())):
+            self._remove(place, found[place])
 
     def remove_all(self) -> None:
         """Remove every checkpoint of the run, whole or begun."""
-        found: dict[CheckpointPlace, dict[str, RemoteFile]] = {}
-        for place, name, file in self._iterate_files():
-            found.setdefault(place, {})[name] = file
-        for place, files in found.items():
+        for place, files in self._find().items():
             self._remove(place, files)
 
     def _remove(self, place: CheckpointPlace, files: dict[str, RemoteFile]) -> None:

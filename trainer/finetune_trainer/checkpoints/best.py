@@ -62,11 +62,16 @@ class BestWeights:
         """Whether patience has run out."""
         return self._patience is not None and self.state.num_stale >= self._patience
 
-    def restore(self, model: Any) -> None:
-        """Put the best weights back into the model of every rank; without an evaluation the last ones stay."""
+    def restore(self, model: Any, *, is_strict: bool = True) -> None:
+        """Put the best weights back into the model of every rank; without an evaluation the last ones stay.
+
+        Args:
+            model: of this rank.
+            is_strict: as for `snapshot.restore_weights`.
+        """
         if self.step is None:
             return
         if torch.distributed.is_initialized():
             # Rank 0 may still be writing.
             torch.distributed.barrier()
-        snapshot.restore_weights(model, self.path)
+        snapshot.restore_weights(model, self.path, is_strict=is_strict)

@@ -47,7 +47,7 @@ def restore(state: RandomState, device: torch.device) -> None:
     position, has_gauss = state["numpy_position"].tolist()
     keys = state["numpy"].numpy().astype(numpy.uint32)
     numpy.random.set_state(("MT19937", keys, position, has_gauss, _unpack(state["numpy_gauss"]) or 0.0))
-    if device.type == "cuda":
+    if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 

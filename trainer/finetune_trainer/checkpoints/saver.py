@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_api.artifacts import CheckpointManifest, CheckpointPlace
-from finetune_api.errors import FineTuneError
+from finetune_api.errors import FineTuneError, Interrupted
 from finetune_api.kinds.finetunejob.status import CheckpointStatus
 from finetune_api.kinds.status_fields import build_time
 from finetune_trainer.checkpoints import schedule, state
@@ -58,6 +58,7 @@ class Saver:
         self.every_seconds = schedule.SHORTEST_SECONDS if plan.every_seconds is None else plan.every_seconds
         self._thread: threading.Thread | None = None
         self._wished = False
+        self._is_given_up = threading.Event()
         self.saved_step: int | None = None
         """Step of the newest checkpoint that this attempt has saved."""
         self.has_failed = False
@@ -116,10 +117,10 @@ class Saver:
         step = snapshot.state.position.step
         try:
             kept = self._commit(snapshot, folder)
-        except FineTuneError as error:
-            failure = f"the checkpoint of step {step} could not be saved: {error.message}"
-        except OSError as error:
-            failure = f"the checkpoint of step {step} could not be written: {error.strerror}"
+        except Exception as error:
+            # Whatever it is, safetensors' own errors of a full disk among them: the run must not end for it.
+            self.record_failure(step, error)
+            return False
         else:
             seconds, cpu_seconds = self._clock() - began, time.thread_time() - cpu_began
             logger.info("checkpoint of step %d saved in %.1f s (%.1f s of processor time)", step, seconds, cpu_seconds)
@@ -129,17 +130,38 @@ class Saver:
             return True
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        logger.warning("%s; the older ones stay", failure)
-        prometheus.record_checkpoint_failure(failure)
+
+    def record_failure(self, step: int, error: Exception) -> None:
+        """Tell that a checkpoint could not be saved; one that was given up for a newer one is no failure."""
         self.has_failed = True
-        return False
+        if self._is_given_up.is_set():
+            logger.info("the checkpoint of step %d was given up", step)
+            return
+        words = error.message if isinstance(error, FineTuneError) else f"{type(error).__name__}: {error}"
+        text = f"the checkpoint of step {step} could not be saved: {words}"
+        logger.warning("%s; the older ones stay", text)
+        prometheus.record_checkpoint_failure(text)
+
+    def give_up(self) -> None:
+        """End what is under way, if there is anything, and wait for its end."""
+        self._is_given_up.set()
+        self.wait()
+        self._is_given_up.clear()
+
+    def _check_given_up(self, _num_bytes: int) -> None:
+        if self._is_given_up.is_set():
+            raise Interrupted("a newer one takes its place", "nothing")
 
     def _commit(self, snapshot: Snapshot, folder: Path) -> list[CheckpointStatus]:
         """Write, upload and commit a snapshot, and remove what it replaces; return what is kept, the newest first."""
         place = CheckpointPlace(self._plan.attempt, self._plan.writer, snapshot.state.position.step)
         snapshots.write(snapshot, folder)
-        self._wait_for_ranks(folder)
-        manifest = self._archive.commit(place, folder, lambda identity: self._describe(identity, snapshot))
+        if not snapshot.state.position.is_finished:
+            # Nothing is drawn any more once a training is done.
+            self._wait_for_ranks(folder)
+        manifest = self._archive.commit(
+            place, folder, lambda identity: self._describe(identity, snapshot), self._check_given_up
+        )
         saved = self._archive.describe(manifest)
         try:
             self._archive.prune(place, self._plan.keep)

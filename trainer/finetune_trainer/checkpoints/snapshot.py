@@ -94,17 +94,26 @@ def find_moments(model: Any, optimizer: Any) -> Tensors:
     return found
 
 
-def restore_weights(model: Any, path: Path) -> None:
+def restore_weights(model: Any, path: Path, *, is_strict: bool = True) -> None:
     """Load what is trained from a file into a model, tensor by tensor.
+
+    Args:
+        model: to load into.
+        path: of the file.
+        is_strict: every weight must be in both. Several ranks leave out weights that no row goes through, one doesn't:
+            where their number changes, those stay as the base has them.
 
     Raises:
         KeyError: the file holds others than the model trains.
     """
     trained = find_weights(model)
     with safe_open(path, "pt") as file, torch.no_grad():
-        _compare(set(file.keys()), set(trained), "weights")
+        saved = set(file.keys())
+        if is_strict:
+            _compare(saved, set(trained), "weights")
         for name, parameter in trained.items():
-            parameter.copy_(file.get_tensor(name))
+            if name in saved:
+                parameter.copy_(file.get_tensor(name))
 
 
 def restore_moments(model: Any, optimizer: Any, folder: Path) -> None:

@@ -59,7 +59,11 @@ class Evaluator:
         scores = self.head.build_scores()
         with _evaluating(model):
             for positions in cut:
-                signals.check(doing)
+                if world_size == 1:
+                    signals.check(doing)
+                elif signals.is_received():
+                    # The others are told where they wait for this one.
+                    break
                 batch = self.collate(
                     rows, [share[position] for position in positions], is_packed=self.batching.is_packed
                 )
@@ -71,7 +75,7 @@ class Evaluator:
                         "lower spec.training.learningRate",
                     )
                 scores.update(parts)
-        return _merge(scores, world_size)
+        return _merge(scores, world_size, doing)
 
     def build_samples(self, model: Any, rows: Rows) -> list[Sample]:
         """Evaluate the first rows one by one, as somebody with the published model would."""
@@ -126,13 +130,19 @@ def _get_rank() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def _merge(scores: Scores, world_size: int) -> Scores:
-    """Bring together what all ranks have gathered, in the order of the ranks."""
+def _merge(scores: Scores, world_size: int, doing: str) -> Scores:
+    """Bring together what all ranks have gathered, in the order of the ranks.
+
+    Raises:
+        Interrupted: a signal came to one of them.
+    """
     if world_size == 1:
         return scores
     gathered: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(gathered, scores)
-    merged: Scores = gathered[0]
-    for other in gathered[1:]:
+    torch.distributed.all_gather_object(gathered, (scores, signals.is_received()))
+    if any(is_stopped for _, is_stopped in gathered):
+        raise signals.build_interrupted(doing)
+    merged: Scores = gathered[0][0]
+    for other, _ in gathered[1:]:
         merged.merge(other)
     return merged

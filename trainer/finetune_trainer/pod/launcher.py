@@ -250,12 +250,22 @@ def decide_end(
         return committed
     result = found.get(failed.rank)
     if result is not None and result.exit_code == failed.code:
-        return result
+        return _add_first_rank(result, found.get(0))
     if outcome.is_interrupted:
         text = "a signal stopped the pod before the stage was finished"
         remedy = "nothing: the run goes on from its newest checkpoint, if there is one"
         return _build_message(config, ExitCode.INTERRUPTED, Reason.POD_DISRUPTED, text, remedy)
     return _build_crash_message(config, failed)
+
+
+def _add_first_rank(result: TerminationMessage, first: TerminationMessage | None) -> TerminationMessage:
+    """Tell of a rank's end what the first rank alone knows: it saves the checkpoints, and takes longest for it."""
+    if first is None or first is result:
+        return result
+    if result.exit_code == first.exit_code == ExitCode.INTERRUPTED:
+        return first
+    known = ("step", "resumed_from_step", "lost_steps", "checkpoints", "checkpoint_failure", "warnings")
+    return result.model_copy(update={name: getattr(first, name) for name in known})
 
 
 def _build_crash_message(config: RunConfig, failed: RankExit) -> TerminationMessage:

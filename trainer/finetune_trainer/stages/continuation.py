@@ -119,10 +119,24 @@ class Continuation:
 
     def clean_up(self) -> None:
         """Remove the checkpoints of a run that has published, unless its owner wants to keep them."""
-        if self._archive is None or self._config.spec.run_policy.checkpoint.keep_after_success:
-            return
-        try:
-            self._archive.remove_all()
-            prometheus.record_checkpoints([])
-        except FineTuneError as error:
-            logger.warning("checkpoints that are of no use any more could not be removed: %s", error.message)
+        if self._checkpointing is not None:
+            self._checkpointing.stop_saving()
+        if self._archive is not None:
+            _remove_all(self._archive, self._config)
+
+
+def remove_checkpoints(store: Store, layout: RunLayout, config: RunConfig) -> None:
+    """Remove the checkpoints of a run that an attempt before this one has published."""
+    from finetune_trainer.checkpoints.archive import Archive, Identity
+
+    _remove_all(Archive(store, layout, Identity(config.job.uid, "", "")), config)
+
+
+def _remove_all(archive: "Archive", config: RunConfig) -> None:
+    if config.spec.run_policy.checkpoint.keep_after_success:
+        return
+    try:
+        archive.remove_all()
+        prometheus.record_checkpoints([])
+    except FineTuneError as error:
+        logger.warning("checkpoints that are of no use any more could not be removed: %s", error.message)

@@ -26,7 +26,7 @@ from finetune_trainer import rank_environment, signals, storage, whole_files
 from finetune_trainer.publishing import commit
 from finetune_trainer.publishing.commit import Published
 from finetune_trainer.stages import train_inputs
-from finetune_trainer.stages.continuation import Continuation, open_archive
+from finetune_trainer.stages.continuation import Continuation, open_archive, remove_checkpoints
 from finetune_trainer.stages.train_inputs import Inputs
 from finetune_trainer.storage import Store
 from finetune_trainer.telemetry import prometheus, server
@@ -68,6 +68,7 @@ def run(config: RunConfig, scratch: Path) -> TerminationMessage:
         logger.info("attempt %d has published this run; nothing to train", found.manifest.attempt)
         commit.upload_current(store, layout, found)
         _mark_ready(scratch, found.sha256)
+        remove_checkpoints(store, layout, config)
         return _build_end(config, layout, found)
     inputs, continuation = found
     signals.check("the fetching of the inputs")

@@ -5,10 +5,11 @@ when no step is left. What is saved later is the state at the last mark, since w
 until the step is made; only the random numbers go on, so theirs are kept with the mark.
 """
 
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,6 +75,7 @@ class Checkpointing:
         self._position: Position | None = None
         self._saved = restored.state.position if restored else None
         self._random: RandomState = {}
+        self._seconds = 0.0
 
     def attach(self, source: Source, best: BestWeights, log: ProgressLog) -> None:
         """Begin to follow a training; before this there is nothing to save."""
@@ -85,11 +87,21 @@ class Checkpointing:
     def mark(self, position: Position) -> None:
         """Remember that the training can be taken up again here."""
         self._position, self._random = position, random_states.capture(self._device)
+        self._seconds = self.measure_seconds()
+
+    def leave(self) -> None:
+        """Go on from the last mark: from here on the state is another, and nothing is saved until the next one."""
+        self._position = None
 
     @property
     def is_finished(self) -> bool:
         """Whether the checkpoint is that of a training that was done: its weights are those to publish."""
         return self.restored is not None and self.restored.state.position.is_finished
+
+    def stop_saving(self) -> None:
+        """End what is under way: the run needs no checkpoint any more."""
+        if self._saver is not None:
+            self._saver.give_up()
 
     @property
     def is_due(self) -> bool:
@@ -99,10 +111,22 @@ class Checkpointing:
     def save(self) -> None:
         """Save the state at the last mark in the background; every rank calls it at the same one."""
         began = self._clock()
-        self._write_random_state()
-        if self._saver is not None:
-            self._saver.save(self._take(), self._get_folder())
-            logger.info("training paused for %.3f s to copy its state", self._clock() - began)
+        with self._surviving():
+            self._write_random_state()
+            if self._saver is not None:
+                self._saver.save(self._take(), self._get_folder())
+                logger.info("training paused for %.3f s to copy its state", self._clock() - began)
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Let no checkpoint end the run, whatever the disk or the memory says."""
+        try:
+            yield
+        except Exception as error:
+            if self._saver is None:
+                logger.warning("the random numbers of this rank could not be saved", exc_info=error)
+            else:
+                self._saver.record_failure(self._position.step if self._position else 0, error)
 
     def save_last(self) -> int | None:
         """Save the state at the last mark, now that this attempt ends, after what is under way.
@@ -111,21 +135,26 @@ class Checkpointing:
             The step after which the next attempt goes on; None where none was made.
         """
         if self._saver is not None:
+            if self._is_news():
+                # A pod's grace is the time of one upload.
+                self._saver.give_up()
             self._saver.wait()
             if self._saver.has_failed:
                 self._saved = None
         if self._is_news():
-            self._write_random_state()
-            if self._saver is not None:
-                self._saver.save_now(self._take(is_copied=False), self._get_folder())
+            with self._surviving():
+                self._write_random_state()
+                if self._saver is not None:
+                    self._saver.save_now(self._take(is_copied=False), self._get_folder())
         saved = self._saver.saved_step if self._saver is not None else None
         return self.restored.state.position.step if saved is None and self.restored else saved
 
     def _is_news(self) -> bool:
         """Tell whether the last mark is another than those that are saved."""
-        if self._source is None or self._position is None or self._position == self._saved:
+        if self._source is None or self._position is None or self._position.step == 0:
             return False
-        return self._position.step > 0
+        # Only the first rank knows whether its last one stands; the others give what it may need.
+        return self._saver is None or self._position != self._saved
 
     def _get_folder(self) -> Path:
         if self._position is None:
@@ -148,7 +177,7 @@ class Checkpointing:
                 "best": self._best.state,
                 "base": self.base,
                 "latest": self.latest,
-                "seconds": self.measure_seconds(),
+                "seconds": self._seconds,
             }
         )
         if not position.is_finished and self._best.step is not None and self._best.step != position.step:
@@ -171,10 +200,15 @@ class Checkpointing:
         before = self.restored.state.seconds if self.restored else 0.0
         return before + self._clock() - self._began
 
+    @property
+    def has_same_ranks(self) -> bool:
+        """Whether as many ranks train as did when the checkpoint was saved."""
+        return self.restored is None or self.restored.state.num_ranks == self._num_ranks
+
     def restore_weights(self, model: Any) -> None:
         """Put the checkpoint's weights and random numbers back, and the best weights where they belong."""
         restored = self._get_restored()
-        snapshot.restore_weights(model, restored.folder / state.WEIGHTS)
+        snapshot.restore_weights(model, restored.folder / state.WEIGHTS, is_strict=self.has_same_ranks)
         self._best.state = restored.state.best
         if self._rank == 0:
             self._progress.resume(progress.load_table(restored.folder / state.TABLE))
@@ -203,6 +237,10 @@ class Checkpointing:
         scheduler.load_state_dict(restored.state.scheduler)
         for group, rate in zip(optimizer.param_groups, restored.state.learning_rates, strict=True):
             group["lr"] = rate
+        if self._num_ranks == 1:
+            # The next checkpoint wants this room on the scratch disk.
+            for name in (state.WEIGHTS, state.OPTIMIZER):
+                (restored.folder / name).unlink(missing_ok=True)
 
     def _get_restored(self) -> Restored:
         if self.restored is None:

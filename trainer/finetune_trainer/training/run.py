@@ -333,7 +333,7 @@ def _fit(setup: _Setup, subject: _Subject, arguments: Any, output: Path) -> _Fit
         if setup.is_writer:
             progress.save_table(output / artifacts.METRICS_TABLE)
     if not setup.checkpointing.is_finished:
-        best.restore(subject.model)
+        best.restore(subject.model, is_strict=setup.checkpointing.has_same_ranks)
     last_step = trainer.state.global_step
     setup.checkpointing.mark(Position(step=last_step, is_finished=True))
     published_step = last_step if best.step is None else best.step

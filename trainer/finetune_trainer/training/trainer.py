@@ -174,6 +174,7 @@ class FineTuneTrainer(transformers.Trainer):
         if not math.isfinite(float(total)):
             prometheus.record_nonfinite()
             raise Diverged(f"the loss must be a finite number; step {step} gave {float(total)}", _DIVERGED_REMEDY)
+        self._checkpointing.leave()
         return total
 
     def _reach_mark(self, step: int) -> None:
@@ -250,6 +251,7 @@ class FineTuneTrainer(transformers.Trainer):
         step = self.state.global_step
         self._checkpointing.mark(Position(step=step, is_evaluation_pending=True))
         scores = self._evaluator.evaluate(self.model, self._validation, f"evaluation at step {step}")
+        self._checkpointing.leave()
         metrics = self._checkpointing.latest = scores.compute()
         self._progress.record_evaluation(step, metrics)
         self._best.record(self.model, metrics[self._best_metric], step, self.args.process_index == 0)
@@ -282,8 +284,11 @@ class FineTuneTrainer(transformers.Trainer):
         step = self.state.global_step
         state = transformers.TrainerState(global_step=step, train_batch_size=self.args.per_device_train_batch_size)
         state.compute_steps(self.args, self.args.max_steps)
-        state.save_to_json(str(restored.folder / TRAINER_STATE_NAME))
-        self.train(resume_from_checkpoint=str(restored.folder))
+        # A folder of its own: ranks share the checkpoint's.
+        folder = restored.folder / f"rank-{self.args.process_index}"
+        folder.mkdir(exist_ok=True)
+        state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        self.train(resume_from_checkpoint=str(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Leave the weights as they are: `run` has put them back."""
