@@ -36,7 +36,7 @@ from finetune_devcluster import s3
 from finetune_trainer.batches.sampler import StepOrder
 from finetune_trainer.checkpoints import schedule, snapshot, state
 from finetune_trainer.checkpoints.archive import Archive, Identity
-from finetune_trainer.checkpoints.saver import Plan, Saver
+from finetune_trainer.checkpoints.saver import SavePolicy, Saver
 from finetune_trainer.checkpoints.snapshot import Buffers, Snapshot
 from finetune_trainer.checkpoints.state import Position, TrainingState
 from finetune_trainer.storage import open_store
@@ -71,7 +71,7 @@ class Training:
         self.model = Model(num_parameters)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         self.folder, self.archive, self.buffers = folder, archive, Buffers()
-        self.saver = Saver(archive, Plan(1, "bench", 100, "loss", 1e9, keep=1))
+        self.saver = Saver(archive, SavePolicy(1, "bench", 100, "loss", 1e9, keep=1))
         self.step = 0
         self.make_step()
 

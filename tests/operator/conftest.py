@@ -32,16 +32,25 @@ def shared_namespaces(control_plane: Any) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
+def operator_environment() -> dict[str, str]:
+    """Settings of `operator`; a module that wants others overrides this."""
+    return {"FINETUNE_UNSCHEDULABLE_GRACE_SECONDS": "2", "FINETUNE_RESYNC_SECONDS": "5"}
+
+
+@pytest.fixture(scope="module")
 def operator(
-    client: Client, control_plane: Any, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
+    client: Client,
+    control_plane: Any,
+    shared_namespaces: list[str],
+    operator_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Operator]:
     """An operator for the namespaces of this module, with no more rights than it says it needs."""
     directory: Path = tmp_path_factory.mktemp("operator")
     kubeconfig = operator_driver.build_account_kubeconfig(
         client, control_plane.kubeconfig, shared_namespaces, directory
     )
-    environment = {"FINETUNE_UNSCHEDULABLE_GRACE_SECONDS": "2", "FINETUNE_RESYNC_SECONDS": "5"}
-    with operator_driver.running_operator(kubeconfig, shared_namespaces, directory, environment) as running:
+    with operator_driver.running_operator(kubeconfig, shared_namespaces, directory, operator_environment) as running:
         yield running
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import documented_commands
@@ -18,7 +17,6 @@ from typer.testing import CliRunner
 from finetune_api import run as contract
 from finetune_cli import main
 from finetune_devcluster import programs
-from finetune_devcluster.api_client import Client
 
 pytestmark = pytest.mark.contract
 
@@ -26,17 +24,9 @@ ACCURACY = {"name": "accuracy", "value": "0.91", "split": "validation"}
 
 
 @pytest.fixture(scope="module")
-def operator(
-    client: Client, control_plane: Any, shared_namespaces: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Operator]:
-    """An operator that asks every second."""
-    directory: Path = tmp_path_factory.mktemp("operator")
-    kubeconfig = operator_driver.build_account_kubeconfig(
-        client, control_plane.kubeconfig, shared_namespaces, directory
-    )
-    environment = {"FINETUNE_PROGRESS_SECONDS": "1", "FINETUNE_RESYNC_SECONDS": "5"}
-    with operator_driver.running_operator(kubeconfig, shared_namespaces, directory, environment) as running:
-        yield running
+def operator_environment() -> dict[str, str]:
+    """Pods are asked every second."""
+    return {"FINETUNE_PROGRESS_SECONDS": "1", "FINETUNE_RESYNC_SECONDS": "5"}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from cluster_objects import SETTINGS, to_train
 from pod_stand_in import PodStandIn, reply
 
+from finetune_api import live
 from finetune_operator.jobs.kind import FineTuneJobs
 from finetune_operator.runtime import pod_poller
 from finetune_operator.runtime.kind import Key
@@ -223,6 +224,10 @@ def _break_off(handler: BaseHTTPRequestHandler) -> None:
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
     handler.wfile.write(b"{")
+
+
+def test_the_longest_report_of_the_contract_is_read() -> None:
+    assert pod_poller.MAX_ANSWER_BYTES == live.MAX_PROGRESS_BYTES
 
 
 BAD_ANSWERS: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {

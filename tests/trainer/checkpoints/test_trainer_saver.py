@@ -14,7 +14,7 @@ from finetune_api.artifacts import build_run_layout
 from finetune_api.errors import AccessDenied, StorageUnavailable
 from finetune_trainer.checkpoints import snapshot
 from finetune_trainer.checkpoints.archive import Archive, Identity
-from finetune_trainer.checkpoints.saver import Plan, Saver
+from finetune_trainer.checkpoints.saver import SavePolicy, Saver
 from finetune_trainer.checkpoints.snapshot import Snapshot
 from finetune_trainer.checkpoints.state import Position, TrainingState
 from finetune_trainer.storage.folder import FolderStore
@@ -40,8 +40,8 @@ class Desk:
         (root / "store" / "runs").mkdir(parents=True)
         self.root, self.clock, self.store = root, Clock(), FolderStore(root / "store")
         self.archive = Archive(self.store, LAYOUT, Identity("a-uid", f"sha256:{'1' * 64}", "2" * 64))
-        self.saver = Saver(self.archive, Plan(1, "pod-a", 100, "loss", every_seconds, keep), self.clock)
-        self.saver.schedule(1_000, "cpu")
+        self.saver = Saver(self.archive, SavePolicy(1, "pod-a", 100, "loss", every_seconds, keep), self.clock)
+        self.saver.choose_interval(1_000, "cpu")
 
     def save(self, step: int) -> bool:
         return self.saver.save_now(self.take(step), self.fill(step))
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_due_by_wish_once(desk: Desk) -> None:
 def test_without_a_choice_the_interval_is_that_of_the_state(tmp_path: Path) -> None:
     desk = Desk(tmp_path, every_seconds=None)
 
-    desk.saver.schedule(62_500_000, "cpu")
+    desk.saver.choose_interval(62_500_000, "cpu")
 
     assert desk.saver.every_seconds == 250.0
 

@@ -5,7 +5,6 @@ or another's is found when it is fetched; the next older checkpoint is taken the
 """
 
 import contextlib
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterable
@@ -29,6 +28,10 @@ _MAX_MANIFEST_BYTES = 2**20
 """A few dozen files of a rank each; more is not ours (a choice)."""
 _LISTINGS = 3
 """How often it is looked for checkpoints that are not gone while they are fetched (a choice)."""
+
+
+_Found = dict[CheckpointPlace, dict[str, RemoteFile]]
+"""Files by name, of each checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,11 @@ class Archive:
         damages: list[str] = []
         for _ in range(_LISTINGS):
             is_any_gone = False
-            for place, files in self._list():
+            found = self._find()
+            for place in self._select_whole(found):
                 shutil.rmtree(folder, ignore_errors=True)
                 try:
-                    return self._fetch(place, files, folder, progress), damages
+                    return self._fetch(place, found[place], folder, progress), damages
                 except ReferenceNotFound:
                     # Its writer, which is not dead after all, has a newer one by now.
                     logger.info("checkpoint %s is gone", self._layout.checkpoint(place))
@@ -99,18 +103,14 @@ class Archive:
         shutil.rmtree(folder, ignore_errors=True)
         return None, damages
 
-    def _list(self) -> list[tuple[CheckpointPlace, dict[str, RemoteFile]]]:
-        """Return every checkpoint that has a manifest and no known damage, the newest first, with its files by name."""
-        whole = [
-            (place, files)
-            for place, files in self._find().items()
-            if artifacts.MANIFEST in files and place not in self._damaged
-        ]
-        return sorted(whole, key=lambda item: (item[0].step, item[0].attempt, item[0].writer), reverse=True)
+    def _select_whole(self, found: _Found) -> list[CheckpointPlace]:
+        """Return the checkpoints that have a manifest and no known damage, the newest first."""
+        whole = [place for place, files in found.items() if artifacts.MANIFEST in files and place not in self._damaged]
+        return sorted(whole, key=lambda place: (place.step, place.attempt, place.writer), reverse=True)
 
-    def _find(self) -> dict[CheckpointPlace, dict[str, RemoteFile]]:
-        """Return the files of every checkpoint, whole or not, by name."""
-        found: dict[CheckpointPlace, dict[str, RemoteFile]] = {}
+    def _find(self) -> _Found:
+        """Find the files of every checkpoint, whole or not."""
+        found: _Found = {}
         for place, name, file in self._iterate_files():
             found.setdefault(place, {})[name] = file
         return found
@@ -185,8 +185,7 @@ class Archive:
         manifest = manifest.model_copy(update={"digest": manifest.compute_digest()})
         content = manifest.model_dump_json(indent=1).encode() + b"\n"
         self._store.put_if_absent(target, content)
-        found = self._store.read_bytes(target, _MAX_MANIFEST_BYTES)
-        if hashlib.sha256(found).digest() != hashlib.sha256(content).digest():
+        if self._store.read_bytes(target, _MAX_MANIFEST_BYTES) != content:
             raise DataError(f"{target} must be what this pod has written", "look at who else writes there")
         return manifest
 
@@ -200,7 +199,7 @@ class Archive:
     def list_kept(self) -> list[CheckpointStatus]:
         """Return the checkpoints in the store as the status shows them, the newest first, unreadable ones left out."""
         kept = []
-        for place, _ in self._list():
+        for place in self._select_whole(self._find()):
             with contextlib.suppress(_DamagedError, DataError, ReferenceNotFound):
                 kept.append(self.describe(self._read_manifest(place)))
         return kept[:MAX_CHECKPOINTS]
@@ -224,7 +223,7 @@ class Archive:
         left alone.
         """
         found = {place: files for place, files in self._find().items() if place.attempt <= newest.attempt}
-        whole = [place for place, _ in self._list() if place in found and place.step <= newest.step and place != newest]
+        whole = [place for place in self._select_whole(found) if place.step <= newest.step and place != newest]
         begun = [
             place
             for place, files in found.items()

@@ -30,8 +30,8 @@ _RANK_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What `saver` was told about the run."""
+class SavePolicy:
+    """Who saves, how often, and how many checkpoints are kept."""
 
     attempt: int
     writer: str
@@ -48,14 +48,14 @@ class Saver:
 
     Args:
         archive: of the run.
-        plan: of the run.
+        policy: of the attempt.
         clock: monotonic seconds.
     """
 
-    def __init__(self, archive: Archive, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
-        self._archive, self._plan, self._clock = archive, plan, clock
+    def __init__(self, archive: Archive, policy: SavePolicy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._archive, self._policy, self._clock = archive, policy, clock
         self._last_at = clock()
-        self.every_seconds = schedule.SHORTEST_SECONDS if plan.every_seconds is None else plan.every_seconds
+        self.every_seconds = policy.every_seconds or schedule.SHORTEST_SECONDS
         self._thread: threading.Thread | None = None
         self._wished = False
         self._is_given_up = threading.Event()
@@ -64,14 +64,14 @@ class Saver:
         self.has_failed = False
         """Whether the latest one could not be saved."""
 
-    def schedule(self, num_trained: int, device: str) -> None:
+    def choose_interval(self, num_trained: int, device: str) -> None:
         """Choose how often to save, where the run's owner has not; the first interval begins now.
 
         Args:
             num_trained: parameters that are trained.
             device: `cpu` or `cuda`.
         """
-        if self._plan.every_seconds is None:
+        if self._policy.every_seconds is None:
             self.every_seconds = schedule.choose_seconds(schedule.predict_bytes(num_trained), device)
         prometheus.record_checkpoint_interval(self.every_seconds)
         self._last_at = self._clock()
@@ -154,7 +154,7 @@ class Saver:
 
     def _commit(self, snapshot: Snapshot, folder: Path) -> list[CheckpointStatus]:
         """Write, upload and commit a snapshot, and remove what it replaces; return what is kept, the newest first."""
-        place = CheckpointPlace(self._plan.attempt, self._plan.writer, snapshot.state.position.step)
+        place = CheckpointPlace(self._policy.attempt, self._policy.writer, snapshot.state.position.step)
         snapshots.write(snapshot, folder)
         if not snapshot.state.position.is_finished:
             # Nothing is drawn any more once a training is done.
@@ -164,7 +164,7 @@ class Saver:
         )
         saved = self._archive.describe(manifest)
         try:
-            self._archive.prune(place, self._plan.keep)
+            self._archive.prune(place, self._policy.keep)
             others = [item for item in self._archive.list_kept() if item.uri != saved.uri]
         except FineTuneError as error:
             logger.warning("checkpoints that are of no use any more could not be removed: %s", error.message)
@@ -173,11 +173,15 @@ class Saver:
 
     def _wait_for_ranks(self, folder: Path) -> None:
         """Wait until each rank's generators are there; one that is missing costs only that rank's exactness."""
-        wanted = [folder / state.name_random_file(rank) for rank in range(self._plan.num_ranks)]
+        wanted = [folder / state.name_random_file(rank) for rank in range(self._policy.num_ranks)]
         end = self._clock() + _RANK_SECONDS
         while not all(path.exists() for path in wanted):
             if self._clock() > end:
-                logger.warning("a rank has not told the state of its random numbers; it will draw others")
+                text = (
+                    "a rank has not told the state of its random numbers: whoever goes on from here draws others for it"
+                )
+                logger.warning(text)
+                prometheus.record_warning(text)
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -185,14 +189,14 @@ class Saver:
         found = snapshot.state
         return CheckpointManifest(
             uid=identity.uid,
-            attempt=self._plan.attempt,
-            writer=self._plan.writer,
+            attempt=self._policy.attempt,
+            writer=self._policy.writer,
             step=found.position.step,
-            total_steps=self._plan.total_steps,
+            total_steps=self._policy.total_steps,
             is_finished=found.position.is_finished,
             time=build_time(datetime.now(UTC)),
             run_digest=identity.run_digest,
             prepared_sha256=identity.prepared_sha256,
-            metrics=live.build_metrics(found.latest, self._plan.best_metric),
+            metrics=live.build_metrics(found.latest, self._policy.best_metric),
             files=[],
         )

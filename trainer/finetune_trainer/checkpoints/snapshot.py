@@ -34,11 +34,6 @@ class Snapshot:
     save_table: Callable[[Path], None]
     """Writes the metrics so far, as metrics.csv."""
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of the tensors."""
-        return sum(tensor.nbytes for tensors in (self.weights, self.optimizer) for tensor in tensors.values())
-
 
 class Buffers:
     """Memory that one snapshot after the other is copied into."""
@@ -133,10 +128,7 @@ def restore_moments(model: Any, optimizer: Any, folder: Path) -> None:
         _compare({name for name, _, _ in keys} | known, known, "moments")
         for name, _, key in keys:
             parameter = parameters[name]
-            value = file.get_tensor(f"{name}.{key}")
-            # What is as large as the weights lies beside them; a count of steps where the optimizer wants it.
-            is_moment = value.shape == parameter.shape and value.dim() > 0
-            optimizer.state[parameter][key] = value.to(parameter.device) if is_moment or parameter.is_cuda else value
+            optimizer.state[parameter][key] = file.get_tensor(f"{name}.{key}").to(parameter.device)
 
 
 def _compare(found: set[str], wanted: set[str], what: str) -> None:
@@ -148,7 +140,7 @@ def write(snapshot: Snapshot, folder: Path) -> None:
     """Write a snapshot's files but for those that are there from the moment it was taken: best weights, generators.
 
     Raises:
-        OSError: the disk is full.
+        OSError, safetensors.SafetensorError: the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_make_contiguous(snapshot.weights), folder / state.WEIGHTS)

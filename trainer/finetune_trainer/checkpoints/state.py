@@ -1,7 +1,7 @@
 """What a checkpoint holds beside tensors: one JSON document, and the names of the files next to it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -60,7 +60,7 @@ class Figures(Model):
 class TrainingState(Model):
     """state.json: all that is no tensor. Numbers come back bit for bit: JSON holds a double's shortest form."""
 
-    version: Annotated[int, Field(ge=1, le=1)] = 1
+    version: Literal[1] = 1
     """version of this format."""
     position: Position
     """position in the training."""

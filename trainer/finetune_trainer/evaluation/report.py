@@ -1,14 +1,10 @@
 """evaluation.json: base and tuned model on the same rows, and answers that anybody can check."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from finetune_api.kinds.finetunejob.spec import Precision, Quantization, Task
 from finetune_api.kinds.object_model import Model
-
-if TYPE_CHECKING:
-    pass
-
 
 SAMPLE_ROWS = 8
 """Rows whose logits stand in evaluation.json: enough to prove a published model, few enough to read (a choice)."""

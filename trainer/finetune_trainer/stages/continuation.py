@@ -77,14 +77,14 @@ class Continuation:
     def open(self, device: "torch.device") -> "Checkpointing":
         """Open what saves this attempt's state; told of the rank's device once that is known."""
         from finetune_trainer.checkpoints.archive import load_restored
-        from finetune_trainer.checkpoints.saver import Plan, Saver
+        from finetune_trainer.checkpoints.saver import SavePolicy, Saver
         from finetune_trainer.training.checkpointing import Checkpointing
 
         rank, num_ranks = rank_environment.get_rank(), rank_environment.count_ranks()
         checkpoint, saver = self._config.spec.run_policy.checkpoint, None
         if self._archive is not None:
             chosen = plan.parse_plan(self._prepared.resolved)
-            wanted = Plan(
+            policy = SavePolicy(
                 attempt=self._config.job.attempt,
                 writer=commit.find_writer(),
                 total_steps=chosen.total_steps,
@@ -93,7 +93,7 @@ class Continuation:
                 keep=checkpoint.keep,
                 num_ranks=num_ranks,
             )
-            saver = Saver(self._archive, wanted)
+            saver = Saver(self._archive, policy)
         self._checkpointing = Checkpointing(
             saver,
             load_restored(self._scratch / _RESTORED),

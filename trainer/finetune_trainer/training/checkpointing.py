@@ -82,7 +82,7 @@ class Checkpointing:
         self._source, self._best, self._progress = source, best, log
         if self._saver is not None:
             weights = snapshot.find_weights(source.model)
-            self._saver.schedule(sum(tensor.numel() for tensor in weights.values()), self._device.type)
+            self._saver.choose_interval(sum(tensor.numel() for tensor in weights.values()), self._device.type)
 
     def mark(self, position: Position) -> None:
         """Remember that the training can be taken up again here."""
@@ -226,6 +226,7 @@ class Checkpointing:
         restored = self._get_restored()
         found = snapshot.load_random_state(restored.folder, self._rank)
         if found is None:
+            logger.warning("rank %d was not there when the checkpoint was saved: it draws its own numbers", self._rank)
             torch.manual_seed(hash((restored.state.position.step, self._rank)))
             return
         random_states.restore(found, self._device)
